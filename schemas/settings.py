@@ -1,0 +1,176 @@
+"""An org's settings document, checked against itself: every fault is listed by its path."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic_core import PydanticCustomError
+
+from schemas.base import INT64_MAX, Channel, Id, Int64, Language, OptInType, Source
+
+WHOLE_ORG = -1
+
+
+class _Section(BaseModel):
+    # Extra fields are kept: a newer producer's document must not lose them on its way through the state.
+    model_config = ConfigDict(strict=True, extra="allow", frozen=True)
+
+
+class OrgUnit(_Section):
+    """A part of an org: brand, country, zone."""
+
+    id: Annotated[int, Field(ge=0, le=INT64_MAX)]
+    name: str = ""
+
+
+class OuSync(_Section):
+    """Which changes on one org unit apply to all (domain section 3)."""
+
+    opt_in: bool = False
+    opt_out: Literal["none", "any", "first"] = "none"
+
+
+class Account(_Section):
+    """A source account and the channels it is mapped to."""
+
+    source: Source
+    account_id: Id
+    channels: list[Channel]
+    active: bool = True
+
+
+class OptInTypeRule(_Section):
+    """The opt-in type of a place; a field left out matches everything (domain section 1)."""
+
+    source: Source | None = None
+    account_id: Id | None = None
+    channel: Channel | None = None
+    org_unit_id: Int64 | None = None
+    type: OptInType
+
+    def place(self) -> tuple[object, ...]:
+        """What the rule applies to."""
+        return (self.source, self.account_id, self.channel, self.org_unit_id)
+
+
+class UnifiedOfUnit(_Section):
+    """An org unit's own answer to the unified layer; a field left out is the org's."""
+
+    enabled: bool | None = None
+    policy: Literal["recent", "liberal", "strict"] | None = None
+
+
+class Unified(_Section):
+    """The unified layer (domain section 4)."""
+
+    enabled: bool = False
+    policy: Literal["recent", "liberal", "strict"] = "recent"
+    # JSON has only text as keys, so here, and only here, "200031783" is a number.
+    org_units: dict[Annotated[int, Field(strict=False)], UnifiedOfUnit] = Field(default_factory=dict)
+
+
+class OrgSettings(_Section):
+    """One org's settings, applied whole; `version` grows with each document."""
+
+    org_id: Int64
+    version: Annotated[int, Field(ge=1, le=INT64_MAX)]
+    name: str = ""
+    default_language: Language = "en"
+    require_registration: bool = True
+    repeat_opt_in: Literal["ignore", "refresh"] = "ignore"
+    max_future_ms: Annotated[int, Field(ge=0, le=86_400_000)] = 300_000
+    org_units: list[OrgUnit] = Field(default_factory=list)
+    ou_sync: OuSync = OuSync()
+    accounts: list[Account] = Field(default_factory=list)
+    opt_in_types: list[OptInTypeRule] = Field(default_factory=list)
+    unified: Unified = Unified()
+    messages: list[dict[str, Any]] = Field(default_factory=list)
+    mobile: list[dict[str, Any]] = Field(default_factory=list)
+
+    @model_validator(mode="after")
+    def _is_consistent(self) -> OrgSettings:
+        faults = list(self._faults())
+        if faults:
+            raise PydanticCustomError("settings", "{faults}", {"faults": "; ".join(faults)})
+        return self
+
+    def _faults(self) -> Iterator[str]:
+        units = {u.id for u in self.org_units}
+        profiles = {(a.source, a.account_id): a for a in self.accounts}
+        yield from _repeated("org_units", [u.id for u in self.org_units])
+        yield from _repeated("accounts", [(a.source, a.account_id) for a in self.accounts])
+        for i, account in enumerate(self.accounts):
+            yield from _repeated(f"accounts[{i}].channels", account.channels)
+        yield from _repeated("opt_in_types", [r.place() for r in self.opt_in_types])
+        for i, rule in enumerate(self.opt_in_types):
+            yield from _rule_faults(f"opt_in_types[{i}]", rule, units, profiles)
+        for i in sorted(self._double_for_instore_email(units)):
+            yield f"opt_in_types[{i}].type: DOUBLE is not offered for INSTORE EMAIL"
+        for unit in self.unified.org_units:
+            if unit not in units:
+                yield f"unified.org_units.{unit}: no org unit has this id"
+
+    def _double_for_instore_email(self, units: set[int]) -> set[int]:
+        """Rules that make some INSTORE e-mail place DOUBLE, whether they name it or cover it."""
+        found = {
+            i
+            for i, rule in enumerate(self.opt_in_types)
+            if rule.type == "DOUBLE" and rule.source == "INSTORE" and rule.channel == "EMAIL"
+        }
+        for account in self.accounts:
+            if account.source == "INSTORE" and "EMAIL" in account.channels:
+                for unit in (WHOLE_ORG, *units):
+                    i = matching_rule(self.opt_in_types, "INSTORE", account.account_id, "EMAIL", unit)
+                    if i is not None and self.opt_in_types[i].type == "DOUBLE":
+                        found.add(i)
+        return found
+
+
+def matching_rule(
+    rules: Sequence[OptInTypeRule], source: str, account_id: str, channel: str, org_unit_id: int
+) -> int | None:
+    """Index of the rule for a place: the one that names most of its fields wins, then the first; None: no rule."""
+    best, best_named = None, -1
+    place = (source, account_id, channel, org_unit_id)
+    for i, rule in enumerate(rules):
+        given = [(mine, theirs) for mine, theirs in zip(rule.place(), place, strict=True) if mine is not None]
+        if len(given) > best_named and all(mine == theirs for mine, theirs in given):
+            best, best_named = i, len(given)
+    return best
+
+
+def _repeated(path: str, keys: list[Any]) -> Iterator[str]:
+    first: dict[Any, int] = {}
+    counts = Counter(keys)
+    for i, key in enumerate(keys):
+        if counts[key] > 1 and first.setdefault(key, i) != i:
+            shown = " ".join("any" if part is None else str(part) for part in key) if isinstance(key, tuple) else key
+            yield f"{path}[{i}]: {shown} is already given by {path}[{first[key]}]"
+
+
+def _rule_faults(
+    path: str, rule: OptInTypeRule, units: set[int], profiles: dict[tuple[str, str], Account]
+) -> Iterator[str]:
+    if rule.org_unit_id not in {None, WHOLE_ORG, *units}:
+        yield f"{path}.org_unit_id: no org unit has the id {rule.org_unit_id}"
+    named = [a for (s, i), a in profiles.items() if rule.source in {None, s} and rule.account_id in {None, i}]
+    if (rule.source or rule.account_id) and not named:
+        yield f"{path}.account_id: no account {rule.source or 'of any source'} {rule.account_id or ''}".rstrip()
+    elif rule.source and rule.account_id and rule.channel and rule.channel not in named[0].channels:
+        yield f"{path}.channel: {rule.source} {rule.account_id} is not mapped to {rule.channel}"
+
+
+def faults_of(error: Any) -> list[str]:
+    """Every fault of a pydantic ValidationError as `path: what is wrong`, with dotted and [indexed] paths."""
+    found: list[str] = []
+    for item in error.errors(include_url=False, include_context=True):
+        path = "".join(f"[{p}]" if isinstance(p, int) else f".{p}" for p in item["loc"]).lstrip(".")
+        if item["type"] == "settings":
+            inner = str(item["ctx"]["faults"]).split("; ")
+            found += [f"{path}.{fault}" if path else fault for fault in inner]
+        else:
+            found.append(f"{path}: {item['msg']}" if path else str(item["msg"]))
+    return found

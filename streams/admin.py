@@ -1,0 +1,320 @@
+"""The broker seen from outside the stream: which cluster, which topics, created and compared with `streams/topics.py`.
+
+Every function opens one connection, asks, and closes it. All raise KafkaFault with one line fit for a terminal.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass, field
+from io import BytesIO
+
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
+from aiokafka.client import AIOKafkaClient
+from aiokafka.errors import (
+    IncompatibleBrokerVersion,
+    KafkaConnectionError,
+    KafkaError,
+    KafkaTimeoutError,
+    ProducerFenced,
+    TopicAlreadyExistsError,
+    UnknownTopicOrPartitionError,
+    for_code,
+)
+from aiokafka.protocol.abstract import AbstractType
+from aiokafka.protocol.api import Request, RequestStruct, Response
+from aiokafka.protocol.types import Boolean, CompactArray, CompactString, Int16, Int32, Schema, TaggedFields
+
+from streams import topics
+from streams.config import Config
+from streams.topics import KEEP, TopicSpec
+
+CONNECT_S = 8.0  # a broker that has not answered by then is called unreachable, within ten seconds of the command
+CREATE_S = 15.0  # from "created" to "every partition has a leader", which a loaded broker takes a moment for
+POLL_S = 0.1
+#: Outputs must be allowed to be this many times larger than the inputs they carry, the changelog even more.
+OUTPUT_FACTOR = topics.OUTPUT_BYTES // topics.INPUT_BYTES
+CHANGELOG_FACTOR = topics.CHANGELOG_BYTES // topics.INPUT_BYTES
+
+
+class KafkaFault(Exception):  # noqa: N818 - what the operator sees; not an error of ours
+    """Kafka cannot be reached, or refused what was asked; the message is one line."""
+
+
+class TopicMissing(KafkaFault):
+    """A topic that is needed does not exist."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"topic {name} does not exist: create it with `consent-streams topics create`")
+
+
+@dataclass(frozen=True, slots=True)
+class TopicState:
+    """One topic of the cluster: full name, id, partition count, and whether every partition has a leader."""
+
+    name: str
+    id: uuid.UUID
+    partitions: int
+    ready: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Cluster:
+    """The cluster's id and those of our topics that exist, by their names without prefix."""
+
+    cluster_id: str
+    topics: Mapping[str, TopicState] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """A difference from the contract; a `fatal` one makes answers wrong or ends the worker sooner or later."""
+
+    text: str
+    fatal: bool = True
+
+
+class _Uuid(AbstractType):  # type: ignore[misc]
+    @classmethod
+    def encode(cls, value: uuid.UUID) -> bytes:
+        return value.bytes
+
+    @classmethod
+    def decode(cls, data: BytesIO) -> uuid.UUID:
+        return uuid.UUID(bytes=data.read(16))
+
+
+class _MetadataResponse(Response):  # type: ignore[misc]
+    # aiokafka 0.14 stops at version 5; topic ids came with version 10 (Kafka 2.8).
+    API_KEY = 3
+    API_VERSION = 10
+    SCHEMA = Schema(
+        ("throttle_time_ms", Int32),
+        ("brokers", CompactArray(
+            ("node_id", Int32), ("host", CompactString()), ("port", Int32), ("rack", CompactString()),
+            ("tags", TaggedFields),
+        )),
+        ("cluster_id", CompactString()),
+        ("controller_id", Int32),
+        ("topics", CompactArray(
+            ("error_code", Int16), ("name", CompactString()), ("topic_id", _Uuid), ("is_internal", Boolean),
+            ("partitions", CompactArray(
+                ("error_code", Int16), ("partition", Int32), ("leader", Int32), ("leader_epoch", Int32),
+                ("replicas", CompactArray(Int32)), ("isr", CompactArray(Int32)), ("offline", CompactArray(Int32)),
+                ("tags", TaggedFields),
+            )),
+            ("authorized_operations", Int32), ("tags", TaggedFields),
+        )),
+        ("authorized_operations", Int32),
+        ("tags", TaggedFields),
+    )  # fmt: skip
+
+
+class _MetadataStruct(RequestStruct):  # type: ignore[misc]
+    API_KEY = 3
+    API_VERSION = 10
+    FLEXIBLE_VERSION = True
+    RESPONSE_TYPE = _MetadataResponse
+    SCHEMA = Schema(
+        ("topics", CompactArray(("topic_id", _Uuid), ("name", CompactString()), ("tags", TaggedFields))),
+        ("allow_auto_topic_creation", Boolean),
+        ("include_cluster_authorized_operations", Boolean),
+        ("include_topic_authorized_operations", Boolean),
+        ("tags", TaggedFields),
+    )
+
+
+class _MetadataRequest(Request[_MetadataStruct]):  # type: ignore[misc]
+    API_KEY = 3
+
+    def __init__(self, names: Iterable[str]) -> None:
+        self._names = list(names)
+
+    def build(self, request_struct_class: type[_MetadataStruct]) -> _MetadataStruct:
+        named: list[tuple[uuid.UUID, str, dict[int, bytes]]] = [(uuid.UUID(int=0), name, {}) for name in self._names]
+        return request_struct_class(named, False, False, False, {})
+
+
+@contextmanager
+def plain_faults(config: Config) -> Iterator[None]:
+    """Turn what aiokafka raises inside the block into a KafkaFault with one clear line."""
+    try:
+        yield
+    except (KafkaConnectionError, KafkaTimeoutError, TimeoutError) as error:
+        raise KafkaFault(
+            f"Kafka does not answer at {config.bootstrap_servers}: "
+            "is it running, and is CONSENT_BOOTSTRAP_SERVERS (--bootstrap-servers) right?"
+        ) from error
+    except (IncompatibleBrokerVersion, NotImplementedError) as error:
+        raise KafkaFault(f"the Kafka at {config.bootstrap_servers} is too old: 2.8 or newer is needed") from error
+    except ProducerFenced as error:
+        raise KafkaFault("another command of the same kind took over; try again when it is done") from error
+    except KafkaError as error:
+        text = " ".join(str(error).split()) or type(error).__name__
+        raise KafkaFault(f"Kafka refused it: {text}") from error
+
+
+async def describe(config: Config) -> Cluster:
+    """The cluster's id and our topics as they are now."""
+    by_name = {config.topic(spec.name): spec.name for spec in topics.ALL}
+    with plain_faults(config):
+        client = AIOKafkaClient(bootstrap_servers=config.bootstrap_servers, request_timeout_ms=int(CONNECT_S * 1000))
+        try:
+            async with asyncio.timeout(CONNECT_S):
+                await client.bootstrap()
+                answer = await client.send(client.get_random_node(), _MetadataRequest(by_name))
+        finally:
+            await client.close()
+    found: dict[str, TopicState] = {}
+    for error_code, name, topic_id, _, partitions, *_ in answer.topics:
+        error = for_code(error_code)
+        if error is UnknownTopicOrPartitionError:
+            continue
+        if error_code and not partitions:
+            raise KafkaFault(f"topic {name} cannot be described: {error.__name__}")
+        led = all(leader >= 0 for _, _, leader, *_ in partitions)
+        found[by_name[name]] = TopicState(name, topic_id, len(partitions), led)
+    return Cluster(answer.cluster_id or "", found)
+
+
+async def cluster_id(config: Config) -> str:
+    """The id that the cluster was formatted with."""
+    return (await describe(config)).cluster_id
+
+
+async def topic_ids(config: Config) -> dict[str, uuid.UUID]:
+    """The id of each of our topics that exists, by its name without prefix; a re-created topic has another id."""
+    return {name: state.id for name, state in (await describe(config)).topics.items()}
+
+
+async def create_topics(config: Config) -> list[str]:
+    """Create what is missing, leave alone what is there; returns the full names of those created.
+
+    Returns once every partition of every topic has a leader.
+    """
+    there = (await describe(config)).topics
+    missing = [spec for spec in topics.ALL if spec.name not in there]
+    if not missing:
+        return []
+    new = [
+        NewTopic(config.topic(spec.name), config.partitions, config.replication, topic_configs=dict(spec.config))
+        for spec in missing
+    ]
+    async with _admin(config) as admin:
+        answer = await admin.create_topics(new)
+    created = []
+    for name, code, *message in answer.topic_errors:
+        error = for_code(code)
+        if code == 0:
+            created.append(name)
+        elif error is not TopicAlreadyExistsError:  # somebody else's `create` ran at the same time
+            raise KafkaFault(f"topic {name} could not be created: {(message or [None])[0] or error.__name__}")
+    await _wait_until_ready(config)
+    return created
+
+
+async def _wait_until_ready(config: Config) -> None:
+    deadline = asyncio.get_running_loop().time() + CREATE_S
+    while True:
+        states = (await describe(config)).topics
+        if len(states) == len(topics.ALL) and all(state.ready for state in states.values()):
+            return
+        if asyncio.get_running_loop().time() > deadline:
+            raise KafkaFault(f"the new topics have no leader after {CREATE_S:.0f} s: look at the broker's log")
+        await asyncio.sleep(POLL_S)
+
+
+async def check_topics(config: Config, *, fatal_only: bool = False) -> list[str]:
+    """Every difference from `streams/topics.py` (contract section 1), one line each; empty: all is well.
+
+    `fatal_only` leaves out what no worker suffers from, such as a shorter retention of the decisions.
+    """
+    there = (await describe(config)).topics
+    configs = await _configs(config, there.values())
+    problems = list(_problems(config, there, configs))
+    return [problem.text for problem in problems if problem.fatal or not fatal_only]
+
+
+async def _configs(config: Config, states: Iterable[TopicState]) -> dict[str, dict[str, str]]:
+    resources = [ConfigResource(ConfigResourceType.TOPIC, state.name) for state in states]
+    if not resources:
+        return {}
+    async with _admin(config) as admin:
+        answers = await admin.describe_configs(resources)
+    found: dict[str, dict[str, str]] = {}
+    for answer in answers:
+        for code, message, _, name, entries in answer.resources:
+            if code:
+                raise KafkaFault(f"the settings of topic {name} cannot be read: {message or for_code(code).__name__}")
+            found[name] = {entry[0]: entry[1] for entry in entries}
+    return found
+
+
+@asynccontextmanager
+async def _admin(config: Config) -> AsyncIterator[AIOKafkaAdminClient]:
+    with plain_faults(config):
+        admin = AIOKafkaAdminClient(bootstrap_servers=config.bootstrap_servers)
+        try:
+            async with asyncio.timeout(CONNECT_S):
+                await admin.start()
+            async with asyncio.timeout(CREATE_S):
+                yield admin
+        finally:
+            await admin.close()
+
+
+def _problems(
+    config: Config, there: Mapping[str, TopicState], configs: Mapping[str, Mapping[str, str]]
+) -> Iterator[Problem]:
+    inputs = [spec for spec in (topics.CHANGES, topics.INBOUND, topics.REQUESTS) if spec.name in there]
+    largest = max((_number(configs[there[spec.name].name], "max.message.bytes") for spec in inputs), default=0)
+    for spec in topics.ALL:
+        state = there.get(spec.name)
+        if state is None:
+            yield Problem(f"{config.topic(spec.name)}: missing (`consent-streams topics create` creates it)")
+            continue
+        if state.partitions != config.partitions:
+            yield Problem(
+                f"{state.name}: has {state.partitions} partitions, but CONSENT_PARTITIONS says {config.partitions}"
+            )
+        yield from _config_problems(spec, state.name, configs[state.name], largest)
+
+
+def _config_problems(spec: TopicSpec, name: str, actual: Mapping[str, str], largest_input: int) -> Iterator[Problem]:
+    policy = actual.get("cleanup.policy", "")
+    if spec.internal and policy != "compact":
+        yield Problem(f"{name}: cleanup.policy is {policy}, must be compact, or customers' state is deleted")
+    if not spec.internal and "compact" in policy:
+        yield Problem(f"{name}: cleanup.policy is {policy}, must be delete, or records of the same key are removed")
+    if not spec.internal:
+        yield from _retention_problems(spec, name, actual)
+    if spec not in (topics.CHANGES, topics.INBOUND, topics.REQUESTS):
+        needed = largest_input * (CHANGELOG_FACTOR if spec.internal else OUTPUT_FACTOR)
+        size = _number(actual, "max.message.bytes")
+        if size < needed:
+            yield Problem(f"{name}: max.message.bytes is {size}, must be at least {needed}, or records are refused")
+    wanted = spec.config.get("message.timestamp.type")
+    if wanted and actual.get("message.timestamp.type") != wanted:
+        yield Problem(f"{name}: message.timestamp.type is {actual.get('message.timestamp.type')}, should be {wanted}")
+
+
+def _retention_problems(spec: TopicSpec, name: str, actual: Mapping[str, str]) -> Iterator[Problem]:
+    # Only the log of changes is read again from its beginning; the rest is for others to read.
+    fatal = spec is topics.CHANGES
+    wanted, kept = int(spec.config["retention.ms"]), _number(actual, "retention.ms")
+    if kept != KEEP and (wanted == KEEP or kept < wanted):
+        should = "-1 (kept)" if wanted == KEEP else f"at least {wanted}"
+        yield Problem(f"{name}: retention.ms is {kept}, must be {should}, or records are lost", fatal)
+    if _number(actual, "retention.bytes") != KEEP:
+        yield Problem(f"{name}: retention.bytes is {actual['retention.bytes']}, must be -1, or records are lost", fatal)
+
+
+def _number(actual: Mapping[str, str], name: str) -> int:
+    try:
+        return int(actual.get(name, KEEP))
+    except ValueError:
+        return KEEP

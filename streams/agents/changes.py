@@ -1,0 +1,124 @@
+"""The changes agent: every record of `consent.changes`, in its order, into the customers' state."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from schemas.events import EVENTS
+from schemas.settings import OrgSettings
+from streams import metrics, topics
+from streams.agents.reading import UnreadableError, parse, validate
+from streams.agents.writing import FORWARDED, Scribe, change_audit
+from streams.domain.changes import RejectedError, apply_event
+from streams.domain.keys import customer_key, is_settings_key, partition_of, settings_key
+from streams.engine.outputs import Outputs
+from streams.engine.partition import View
+from streams.engine.records import Record
+
+_NAME = topics.CHANGES.name
+
+
+def keys_of(records: list[Record]) -> list[bytes]:
+    """The state keys that a checkpoint over these records reads."""
+    return list({record.key for record in records if record.key})
+
+
+class Changes:
+    """Applies the records of one partition among `partitions`."""
+
+    def __init__(self, scribe: Scribe, partitions: int, max_bytes: int) -> None:
+        self._scribe = scribe
+        self._partitions = partitions
+        self._max_bytes = max_bytes
+        #: Broker timestamps of the opt-outs that the checkpoint in hand applies.
+        self._opt_outs: list[int] = []
+
+    def apply(self, view: View, record: Record, out: Outputs) -> None:
+        """One record: into the state with its audit, home if it is misrouted, or a dead letter."""
+        key = record.key
+        try:
+            if not key:
+                raise UnreadableError("missing_key", "the record has no key; it must be {org_id}:{customer_id}")
+            if not (view.knows(key) or is_settings_key(key) or self._is_home(record, key, out)):
+                return
+            document = parse(record, self._max_bytes)
+            event = self._read(document, key)
+            if event["event"] == "settings.changed":
+                self._apply_settings(view, record, event, document, out)
+            else:
+                self._apply_event(view, record, event, document, out)
+        except (UnreadableError, RejectedError) as exc:
+            metrics.RECORDS.labels(_NAME, "dead_letter").inc()
+            self._scribe.dead_letter(out, record, exc.code, str(exc))
+
+    def _is_home(self, record: Record, key: bytes, out: Outputs) -> bool:
+        """Whether the record is in its key's partition; if not it is sent there, once (contract section 1)."""
+        home = partition_of(key, self._partitions)
+        if home == self._scribe.partition:
+            return True
+        if any(name == FORWARDED for name, _ in record.headers):
+            raise UnreadableError("key_mismatch", f"key: its home is partition {home}, and it was sent home before")
+        metrics.RECORDS.labels(_NAME, "misrouted").inc()
+        self._scribe.forward(out, record, home)
+        return False
+
+    def checkpointed(self) -> None:
+        """What was applied is in force: measure how long its opt-outs took from the broker's timestamp to here."""
+        now = time.time()
+        for written_at in self._opt_outs:
+            metrics.ENFORCEMENT.observe(max(0.0, now - written_at / 1000))
+        self._opt_outs.clear()
+
+    @staticmethod
+    def _read(document: dict[str, Any], key: bytes) -> dict[str, Any]:
+        name = document.get("event")
+        schema = EVENTS.get(name) if isinstance(name, str) else None
+        if schema is None:
+            if name is None:
+                raise UnreadableError("invalid_field", "event: Field required", document)
+            raise UnreadableError("unknown_event", f"event: {name!r:.80} is none of {', '.join(EVENTS)}", document)
+        event = validate(document, schema)
+        is_settings = name == "settings.changed"
+        own = settings_key(event["org_id"]) if is_settings else customer_key(event["org_id"], event["customer_id"])
+        if own != key:
+            raise UnreadableError("key_mismatch", f"key: {key!r:.300} is not the record's own {own!r:.300}", document)
+        return event
+
+    def _apply_event(
+        self, view: View, record: Record, event: dict[str, Any], document: dict[str, Any], out: Outputs
+    ) -> None:
+        org = view.org(event["org_id"])
+        if org is None:
+            raise RejectedError("unknown_org", f"org_id: no settings are in force for org {event['org_id']}")
+        key = record.key or b""
+        before = view.state(key)
+        outcome, reason, cells, state = apply_event(org, before, event, record.timestamp)
+        if state is not None and reason != "not_registered":
+            view.put(key, state)
+        metrics.RECORDS.labels(_NAME, reason or outcome).inc()
+        if outcome == "applied" and event.get("type") == "OPTOUT":
+            self._opt_outs.append(record.timestamp)
+        body = change_audit(self._scribe.partition, record, document, org.version, (outcome, reason, cells))
+        self._scribe.audit(out, record, body)
+
+    def _apply_settings(
+        self, view: View, record: Record, event: dict[str, Any], document: dict[str, Any], out: Outputs
+    ) -> None:
+        """Domain section 5 of the contract: a document that is not newer than the one in force is ignored."""
+        settings: OrgSettings = event["settings"]
+        org_id = event["org_id"]
+        if settings.org_id != org_id:
+            raise UnreadableError("invalid_field", f"settings.org_id: {settings.org_id} is not the record's {org_id}")
+        current = view.org(org_id)
+        version = settings.version
+        if current is not None and version <= current.version:
+            outcome, reason, version = "ignored", "stale_settings", current.version
+        else:
+            view.put_org(org_id, settings)
+            outcome, reason = "settings_applied", None
+        metrics.RECORDS.labels(_NAME, reason or outcome).inc()
+        metrics.SETTINGS.labels(org_id, self._scribe.partition).set(version)
+        self._scribe.audit(
+            out, record, change_audit(self._scribe.partition, record, document, version, (outcome, reason, []))
+        )

@@ -1,0 +1,185 @@
+"""The eligibility agent: every request gets one decision, and every decision its audit."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import orjson
+
+from schemas.eligibility import REQUEST
+from streams import metrics, topics
+from streams.agents.reading import UnreadableError, parse, validate
+from streams.agents.writing import FORWARDED, Scribe, decision_audit
+from streams.domain.decisions import Verdict, decide
+from streams.domain.keys import customer_key, partition_of
+from streams.domain.state import State, decode_state
+from streams.engine.outputs import Outputs
+from streams.engine.partition import Partition
+from streams.engine.records import Record
+from streams.engine.requests import Parked, Progress
+
+_NAME = topics.REQUESTS.name
+#: A wait for what can never come: a position of a partition that this customer's changes are not in.
+NEVER = 2**63 - 1
+
+
+class Question(NamedTuple):
+    """A request as read; `fault` is set when only its id could be."""
+
+    request: dict[str, Any]
+    fault: bool
+
+
+class Eligibility:
+    """Answers the requests of one partition among `partitions`."""
+
+    def __init__(self, scribe: Scribe, partitions: int, max_bytes: int, max_wait_ms: int) -> None:
+        self._scribe = scribe
+        self._partitions = partitions
+        self._max_bytes = max_bytes
+        self._max_wait_ms = max_wait_ms
+
+    def read(self, record: Record, out: Outputs) -> Question | None:
+        """The question; None if there is none to answer here: it went home, or is a dead letter without an id."""
+        try:
+            key = record.key
+            if not key:
+                raise UnreadableError("missing_key", "the record has no key; it must be {org_id}:{customer_id}")
+            if not self._is_home(record, key, out):
+                return None
+            document = parse(record, self._max_bytes)
+            request = validate(document, REQUEST)
+            own = customer_key(request["org_id"], request["customer_id"])
+            if own != key:
+                raise UnreadableError("key_mismatch", f"key: {key!r:.300} is not the record's own {own!r:.300}", document)
+        except UnreadableError as exc:
+            return self._unreadable(record, exc, out)
+        return Question(request, False)
+
+    def _is_home(self, record: Record, key: bytes, out: Outputs) -> bool:
+        home = partition_of(key, self._partitions)
+        if home == self._scribe.partition:
+            return True
+        if any(name == FORWARDED for name, _ in record.headers):
+            raise UnreadableError("key_mismatch", f"key: its home is partition {home}, and it was sent home before")
+        metrics.RECORDS.labels(_NAME, "misrouted").inc()
+        self._scribe.forward(out, record, home)
+        return False
+
+    def _unreadable(self, record: Record, error: UnreadableError, out: Outputs) -> Question | None:
+        """A dead letter; and, where the request can be named, a decision all the same (domain section 5)."""
+        self._scribe.dead_letter(out, record, error.code, str(error))
+        document = error.document
+        if document is None and record.value is not None and error.code == "missing_key":
+            document = _document_of(record)
+        request_id = None if document is None else document.get("request_id")
+        if document is None or not isinstance(request_id, str) or not 1 <= len(request_id) <= 128:
+            metrics.RECORDS.labels(_NAME, "dead_letter").inc()
+            return None
+        return Question(document, True)
+
+    def limits(self, question: Question) -> tuple[int | None, float]:
+        """The least position the request asks for, and how long it may wait, in seconds."""
+        if question.fault:
+            return None, self._max_wait_ms / 1000
+        request = question.request
+        asked = request.get("min_position")
+        wait = request.get("max_wait_ms")
+        seconds = (self._max_wait_ms if wait is None else wait) / 1000
+        if asked is None:
+            return None, seconds
+        if asked["partition"] != self._scribe.partition:
+            return NEVER, 0.0
+        return asked["offset"] + 1, seconds
+
+    def decide(
+        self, partition: Partition, ready: list[Parked], now: float, progress: Progress
+    ) -> tuple[Outputs, Outputs]:
+        """Audit records and decisions of all the ready requests, at one position of the state."""
+        audits, decisions = Outputs(), Outputs()
+        mark = progress.header()
+        states = _States(partition, ready)
+        for parked in ready:
+            record = parked.record
+            promised = progress.promised.get(record.offset)
+            if promised is not None:
+                body = promised
+            else:
+                verdict, version = self._verdict(partition, states, parked)
+                body = self._body(partition, record, parked.question, verdict, version)
+                metrics.DECISIONS.labels(verdict.reason).inc()
+                audit = decision_audit(self._scribe.partition, record, version, body, verdict.inputs)
+                self._scribe.audit(audits, record, audit, mark)
+            self._scribe.decision(decisions, record, body, mark)
+            parked.answer = body
+        metrics.RECORDS.labels(_NAME, "decided").inc(len(ready))
+        return audits, decisions
+
+    @staticmethod
+    def _verdict(partition: Partition, states: _States, parked: Parked) -> tuple[Verdict, int | None]:
+        question: Question = parked.question
+        if question.fault:
+            return Verdict(False, "invalid_request", None, None, []), None
+        request = question.request
+        org = partition.org(request["org_id"])
+        version = None if org is None else org.version
+        if parked.needs > partition.applied:
+            return Verdict(False, "state_behind", None, None, []), version
+        return decide(org, states[parked.record.key or b""], request), version
+
+    def _body(
+        self, partition: Partition, record: Record, question: Question, verdict: Verdict, version: int | None
+    ) -> bytes:
+        request = question.request
+        given = _echo if question.fault else _trusted
+        return orjson.dumps(
+            {
+                "request_id": request["request_id"],
+                "decision_id": f"{request['request_id']}/{self._scribe.partition}/{record.offset}",
+                "org_id": given(request, "org_id"),
+                "customer_id": given(request, "customer_id"),
+                "channel": given(request, "channel"),
+                "priority": given(request, "priority"),
+                "org_unit_id": given(request, "org_unit_id") if "org_unit_id" in request else -1,
+                "eligible": verdict.eligible,
+                "reason": verdict.reason,
+                "policy": verdict.policy,
+                "opt_in_type": verdict.opt_in_type,
+                "as_of": {"partition": self._scribe.partition, "offset": partition.applied},
+                "settings_version": version,
+                "campaign_id": given(request, "campaign_id"),
+                "communication_id": given(request, "communication_id"),
+            }
+        )
+
+
+class _States:
+    """The states that a group of requests asks about: read in one go, decoded once each."""
+
+    def __init__(self, partition: Partition, ready: list[Parked]) -> None:
+        keys = {p.record.key for p in ready if p.record.key and not p.question.fault}
+        self._raw = partition.states(list(keys)) if keys else {}
+        self._decoded: dict[bytes, State | None] = {}
+
+    def __getitem__(self, key: bytes) -> State | None:
+        if key not in self._decoded:
+            self._decoded[key] = decode_state(self._raw[key])
+        return self._decoded[key]
+
+
+def _trusted(request: dict[str, Any], name: str) -> Any:
+    return request.get(name)
+
+
+def _echo(request: dict[str, Any], name: str) -> Any:
+    """A field of a request that did not pass: given back only where it is what its schema could hold."""
+    value = request.get(name)
+    return value if isinstance(value, (str, int)) and not isinstance(value, bool) else None
+
+
+def _document_of(record: Record) -> dict[str, Any] | None:
+    try:
+        document = orjson.loads(record.value or b"")
+    except orjson.JSONDecodeError:
+        return None
+    return document if isinstance(document, dict) else None

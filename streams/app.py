@@ -1,0 +1,144 @@
+"""The one place where things are wired: Faust app, table, agents, engine, HTTP."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import faust
+from faust.types import TP
+
+from streams import topics
+from streams.agents import changes, eligibility
+from streams.agents.writing import Scribe
+from streams.config import Config
+from streams.engine import resume
+from streams.engine.checkpoint import ChangesLane
+from streams.engine.core import Engine
+from streams.engine.lane import Lane
+from streams.engine.partition import Partition
+from streams.engine.requests import Progress, RequestsLane
+from streams.engine.table import BytesStore, BytesTable
+from streams.engine.transport import Transport
+
+log = logging.getLogger(__name__)
+
+#: A kill repeats at most this much input; what a restart finds written is not written again.
+COMMIT_INTERVAL_S = 0.5
+#: Batches that may wait in Faust's own queues. The lanes take them out at once, so these stay short.
+STREAM_BUFFER = 64
+
+
+class App(faust.App):  # type: ignore[misc]
+    """The Faust app, with the engine that its transport and agents work for."""
+
+    engine: Engine
+
+
+class Lanes:
+    """Makes the lanes of a partition from the agents' parts."""
+
+    def __init__(self, config: Config, engine: Engine, on_answer: Any) -> None:
+        self._config = config
+        self._engine = engine
+        self._on_answer = on_answer
+
+    async def changes(self, partition: Partition) -> Lane:
+        """The lane of the partition's changes, which knows what a crash left written."""
+        config, engine = self._config, self._engine
+        scribe = Scribe(topics.CHANGES.name, partition.number, config.topic_prefix)
+        scribe.written = await resume.outputs_of_changes(engine.reader, config, partition.number, partition.applied)
+        agent = changes.Changes(scribe, config.partitions, config.max_record_bytes)
+        return ChangesLane(
+            partition,
+            engine.writer,
+            config.topic(topics.CHANGELOG.name),
+            agent.apply,
+            changes.keys_of,
+            agent.checkpointed,
+            on_error=engine.fail,
+            pressure=engine.pressure(topics.CHANGES.name, partition.number),
+        )
+
+    async def requests(self, partition: Partition, committed: int) -> tuple[Lane, Progress]:
+        """The lane of the partition's requests, and how far they are answered."""
+        config, engine = self._config, self._engine
+        scribe = Scribe(topics.REQUESTS.name, partition.number, config.topic_prefix)
+        progress, scribe.written = await resume.progress_of_requests(engine.reader, config, partition.number, committed)
+        agent = eligibility.Eligibility(scribe, config.partitions, config.max_record_bytes, config.max_wait_ms)
+        lane = RequestsLane(
+            partition,
+            engine.writer,
+            progress,
+            end_of=engine.end_of_changes,
+            read=agent.read,
+            limits=agent.limits,
+            decide=agent.decide,
+            answered=self._on_answer,
+            on_error=engine.fail,
+            pressure=engine.pressure(topics.REQUESTS.name, partition.number),
+        )
+        return lane, progress
+
+
+def make_app(config: Config, engine: Engine, url: str) -> App:
+    """The Faust app of a worker that other workers reach under `url`. Must be called on the worker's event loop."""
+    app = App(
+        config.group,
+        broker=[f"kafka://{address.strip()}" for address in config.bootstrap_servers.split(",")],
+        store="rocksdb://",
+        datadir=config.datadir / "state",
+        canonical_url=url,
+        web_enabled=False,
+        topic_partitions=config.partitions,
+        topic_allow_declare=False,
+        topic_disable_leader=True,
+        table_standby_replicas=config.standby_replicas,
+        consumer_auto_offset_reset="earliest",
+        consumer_group_instance_id=config.instance_id or None,
+        broker_client_id=config.group,
+        broker_session_timeout=config.session_timeout_ms / 1000,
+        broker_heartbeat_interval=config.heartbeat_ms / 1000,
+        broker_commit_interval=COMMIT_INTERVAL_S,
+        broker_max_poll_records=config.batch_records,
+        stream_buffer_maxsize=STREAM_BUFFER,
+        stream_recovery_delay=0.0,
+        # The engine finishes what is in hand; Faust would wait for batches that are left to the next owner.
+        stream_wait_empty=False,
+    )
+    app.engine = engine
+    app.transport = Transport(app.conf.broker_consumer, app)
+    table = BytesTable(app, name=topics.TABLE, partitions=config.partitions, key_type=bytes, value_type=bytes)
+    app.tables.add(table)
+    _add_agents(app, config)
+    return app
+
+
+def store_of(app: App) -> BytesStore:
+    """The store of the customers' table."""
+    store: BytesStore = app.tables[topics.TABLE].data
+    return store
+
+
+def _add_agents(app: App, config: Config) -> None:
+    engine = app.engine
+
+    async def apply_changes(stream: Any) -> None:
+        async for event in stream.noack().events():
+            event.value.event = event
+            engine.put_change(event.value)
+
+    async def decide_requests(stream: Any) -> None:
+        async for event in stream.noack().events():
+            event.value.event = event
+            engine.put_request(event.value)
+
+    for name, agent in ((topics.CHANGES.name, apply_changes), (topics.REQUESTS.name, decide_requests)):
+        source = app.topic(config.topic(name), value_serializer="raw", key_serializer="raw", partitions=config.partitions)
+        app.agent(source, name=name)(agent)
+
+    def on_pressure(tp: TP, full: bool) -> None:
+        (app.consumer.on_buffer_full if full else app.consumer.on_buffer_drop)(tp)
+
+    engine.on_pressure = on_pressure
+

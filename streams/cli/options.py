@@ -1,0 +1,72 @@
+"""Options that several commands share: those of `Config`, each under its name there, and `--json`."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from dataclasses import Field, fields
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from streams.config import Config, ConfigError, default_datadir, from_environment
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+_FIELDS: dict[str, Field[Any]] = {f.name: f for f in fields(Config)}
+_DEFAULTS = Config()
+
+KAFKA = ("bootstrap_servers", "datadir", "topic_prefix")
+HTTP = ("http_host", "http_port")
+TOPICS = ("partitions", "replication")
+#: A secret would be seen in the list of processes: it has a variable but no option.
+SECRET = "http_token"  # noqa: S105
+#: Everything that a worker reads.
+WORKER = tuple(name for name in _FIELDS if name not in {SECRET, "replication"})
+
+
+def with_config(*names: str) -> Callable[[Function], Function]:
+    """Give a command `config: Config`, made of `CONSENT_*` and of an option for each of `names`."""
+
+    def decorate(function: Function) -> Function:
+        @functools.wraps(function)
+        def inner(**values: Any) -> Any:
+            overrides = {name: values.pop(name) for name in names}
+            try:
+                config = from_environment(**overrides)
+            except ConfigError as error:
+                raise click.UsageError(str(error)) from error
+            return function(config=config, **values)
+
+        for name in reversed(names):
+            inner = _option(_FIELDS[name])(inner)
+        return inner  # type: ignore[return-value]
+
+    return decorate
+
+
+def _option(field: Field[Any]) -> Callable[[Any], Any]:
+    kinds: dict[str, click.ParamType] = {
+        "int": click.IntRange(field.metadata["low"], field.metadata["high"]),
+        "Path": click.Path(path_type=Path, file_okay=False),
+    }
+    return click.option(
+        "--" + field.name.replace("_", "-"),
+        field.name,
+        envvar="CONSENT_" + field.name.upper(),
+        show_envvar=True,
+        type=kinds.get(str(field.type), click.STRING),
+        help=field.metadata["doc"] + _default_of(field),
+    )
+
+
+def _default_of(field: Field[Any]) -> str:
+    if field.default_factory is default_datadir:
+        return "; default: consent-streams in the user's data folder"
+    default = getattr(_DEFAULTS, field.name)
+    return "" if default == "" else f"; default {default}"
+
+
+json_option = click.option(
+    "--json", "as_json", is_flag=True, envvar="CONSENT_JSON", show_envvar=True, help="machine-readable output, as JSON"
+)

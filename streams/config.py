@@ -1,0 +1,94 @@
+"""The options of every command, from `CONSENT_*` environment variables."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+
+class ConfigError(ValueError):
+    """An option has a value that cannot be used; the message names the variable and the fault."""
+
+
+def default_datadir() -> Path:
+    """Where state and the embedded broker's data live unless `CONSENT_DATADIR` says otherwise."""
+    base = os.environ.get("XDG_DATA_HOME") or str(Path.home() / ".local" / "share")
+    return Path(base) / "consent-streams"
+
+
+def _option(default: Any, doc: str, *, low: int | None = None, high: int | None = None) -> Any:
+    factory = default if callable(default) else (lambda: default)
+    return field(default_factory=factory, metadata={"doc": doc, "low": low, "high": high})
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """One worker's or command's options. Field `x_y` is the environment variable `CONSENT_X_Y`."""
+
+    bootstrap_servers: str = _option("", "Kafka's address, HOST:PORT[,HOST:PORT]; empty: find or start a broker")
+    datadir: Path = _option(default_datadir, "folder of the state and of the embedded broker's data")
+    partitions: int = _option(8, "partitions of every topic", low=1, high=10_000)
+    replication: int = _option(1, "replication factor for `topics create`", low=1, high=100)
+    topic_prefix: str = _option("", "stands before every topic name, and the consumer group's")
+    http_host: str = _option("127.0.0.1", "address the worker's HTTP listens on")
+    http_port: int = _option(6066, "port the worker's HTTP listens on; 0: any free one", low=0, high=65_535)
+    http_advertised_url: str = _option("", "URL under which other workers reach this one; empty: host and port above")
+    http_token: str = _option("", "bearer token for HTTP; needed for everything but the probes off loopback")
+    standby_replicas: int = _option(0, "copies of each partition's state kept warm on other workers", low=0, high=100)
+    session_timeout_ms: int = _option(10_000, "silence after which a worker's partitions move", low=1_000, high=3_600_000)
+    heartbeat_ms: int = _option(3_000, "interval of a worker's signs of life", low=100, high=600_000)
+    instance_id: str = _option("", "static group membership: a name that survives restarts, unique per worker")
+    max_wait_ms: int = _option(5_000, "how long a request waits for the state, unless it says itself", low=0, high=60_000)
+    max_record_bytes: int = _option(262_144, "larger inputs are dead letters (too_large)", low=1_024, high=1_000_000)
+    batch_records: int = _option(2_000, "most records in one checkpoint of one partition", low=1, high=100_000)
+    log_level: str = _option("info", "debug, info, warning or error")
+
+    def topic(self, name: str) -> str:
+        """The full name of a topic: prefix and name."""
+        return self.topic_prefix + name
+
+    @property
+    def group(self) -> str:
+        """The consumer group, which is also Faust's app id."""
+        return self.topic_prefix + "consent-streams"
+
+    @property
+    def listens_on_loopback(self) -> bool:
+        """Whether HTTP can only be reached from this machine."""
+        return self.http_host in {"localhost", "::1"} or self.http_host.startswith("127.")
+
+
+def from_environment(environ: Mapping[str, str] | None = None, **overrides: Any) -> Config:
+    """Build the options from `CONSENT_*`; `overrides` that are not None win. Raises ConfigError."""
+    env = os.environ if environ is None else environ
+    values: dict[str, Any] = {}
+    for f in fields(Config):
+        name = "CONSENT_" + f.name.upper()
+        given = overrides.get(f.name)
+        raw = given if given is not None else env.get(name)
+        if raw is not None and raw != "":
+            values[f.name] = _convert(name, str(f.type), raw, f.metadata)
+    config = Config(**values)
+    if config.log_level not in {"debug", "info", "warning", "error"}:
+        raise ConfigError(f"CONSENT_LOG_LEVEL: {config.log_level!r} is not one of debug, info, warning, error")
+    if config.heartbeat_ms * 3 > config.session_timeout_ms:
+        raise ConfigError("CONSENT_HEARTBEAT_MS: at most a third of CONSENT_SESSION_TIMEOUT_MS")
+    return config
+
+
+def _convert(name: str, kind: str, raw: Any, meta: Mapping[str, Any]) -> Any:
+    if kind == "Path":
+        return Path(raw).expanduser()
+    if kind != "int":
+        return str(raw)
+    try:
+        value = int(raw)
+    except ValueError:
+        raise ConfigError(f"{name}: {raw!r} is not a whole number") from None
+    low, high = meta["low"], meta["high"]
+    if not low <= value <= high:
+        raise ConfigError(f"{name}: {value} is not between {low} and {high}")
+    return value

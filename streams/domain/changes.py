@@ -1,0 +1,217 @@
+"""What an incoming change does (domain sections 1 to 3 and 6).
+
+A state handed in is changed in place and belongs to the caller; everything else is only read.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from schemas.settings import WHOLE_ORG
+from streams.domain.cells import (
+    OPTIN,
+    OPTOUT,
+    Cell,
+    Entry,
+    add_entry,
+    cancel_pending,
+    forget_pending,
+    new_cell,
+    newer,
+    status,
+    winner,
+)
+from streams.domain.orgs import Org, Place
+from streams.domain.state import (
+    ERASED,
+    REGISTERED,
+    UNREGISTERED,
+    State,
+    cell_key,
+    erased_state,
+    new_state,
+    remember,
+)
+
+
+class RejectedError(Exception):
+    """The record cannot be applied and is a dead letter: `code` of contract section 6 and what is wrong."""
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class Applied(NamedTuple):
+    """What became of a change: for the audit, and the customer's state after it (None: still unknown)."""
+
+    outcome: str
+    reason: str | None
+    cells: list[dict[str, Any]]
+    state: State | None
+
+
+_NO_CELLS: list[dict[str, Any]] = []
+
+
+def apply_event(org: Org, state: State | None, event: dict[str, Any], written_at: int) -> Applied:
+    """Apply one event of a customer. `written_at` is the record's broker timestamp in milliseconds.
+
+    Raises RejectedError for unknown_account, channel_not_mapped, unknown_org_unit and occurred_in_future; the state is
+    then as it was.
+    """
+    kind = event["event"]
+    if kind == "customer.registered":
+        _check_time(org, event, written_at)
+        return Applied("registered", None, _NO_CELLS, _registered(state, event))
+    if kind == "customer.erased":
+        _check_time(org, event, written_at)
+        return Applied("erased", None, _NO_CELLS, erased_state())
+    if state is None or state["r"] != REGISTERED:
+        if org.require_registration or (state is not None and state["r"] == ERASED):
+            return Applied("ignored", "not_registered", _NO_CELLS, state)
+        state = state or new_state(UNREGISTERED)
+    place = _checked_place(org, event)
+    _check_time(org, event, written_at)
+    if event["event_id"] in state["e"]:
+        return Applied("ignored", "duplicate", _NO_CELLS, state)
+    remember(state, event["event_id"])
+    apply = _verify if kind == "consent.verified" else _change
+    return apply(org, state, event, place)
+
+
+def _registered(state: State | None, event: dict[str, Any]) -> State:
+    """Domain section 6; after an erasure nothing of the old state is left."""
+    if state is None or state["r"] == ERASED:
+        state = new_state(REGISTERED)
+    state["r"] = REGISTERED
+    given = {name: value for name, value in (event.get("identifiers") or {}).items() if value is not None}
+    if given:
+        state["i"] = {**state.get("i", {}), **given}
+    if event.get("language"):
+        state["l"] = event["language"]
+    return state
+
+
+def _checked_place(org: Org, event: dict[str, Any]) -> Place:
+    """Rule 2.2: the account is active and mapped to the channel, the org unit exists."""
+    source, account_id, channel = event["source"], event["account_id"], event["channel"]
+    channels = org.channels.get((source, account_id))
+    if channels is None:
+        raise RejectedError("unknown_account", f"source, account_id: no active account {source} {account_id!r}")
+    if channel not in channels:
+        raise RejectedError("channel_not_mapped", f"channel: {source} {account_id!r} is not mapped to {channel}")
+    unit = event["org_unit_id"]
+    if unit not in org.known_units:
+        raise RejectedError("unknown_org_unit", f"org_unit_id: the org has no unit {unit}")
+    return org.place(source, account_id, channel, event["priority"], unit)
+
+
+def _check_time(org: Org, event: dict[str, Any], written_at: int) -> None:
+    """Rule 2.6."""
+    ahead = event["occurred_at"] - written_at
+    if ahead > org.max_future_ms:
+        raise RejectedError(
+            "occurred_in_future",
+            f"occurred_at: {ahead} ms after the record was written; at most {org.max_future_ms} ms are accepted",
+        )
+
+
+def _change(org: Org, state: State, event: dict[str, Any], place: Place) -> Applied:
+    kind = OPTIN if event["type"] == "OPTIN" else OPTOUT
+    entry: Entry = [event["occurred_at"], kind, event["event_id"], event.get("origin", "PRODUCER"), None]
+    cell = state["c"].get(place.key)
+    if cell is None:
+        cell = state["c"][place.key] = new_cell()
+    newest = winner(cell)
+    if kind == OPTIN and place.opt_in_type == "DOUBLE" and (newest is None or newest[1] == OPTOUT):
+        return _ask_verification(state, cell, entry, newest)
+    return _enter(org, state, event, cell, entry)
+
+
+def _ask_verification(state: State, cell: Cell, entry: Entry, newest: Entry | None) -> Applied:
+    """Domain section 1, DOUBLE: the opt-in waits, unless a newer pending one or the cell's opt-out stands above it."""
+    pending = cell[1]
+    waiting = None if pending is None else [pending[0], OPTIN, pending[1]]
+    if any(other is not None and not newer(entry, other) for other in (waiting, newest)):
+        return Applied("ignored", "superseded", _NO_CELLS, state)
+    if pending is not None:
+        forget_pending(cell)
+    cell[1] = [entry[0], entry[2], entry[3]]
+    return Applied("pending", None, _NO_CELLS, state)
+
+
+def _verify(org: Org, state: State, event: dict[str, Any], place: Place) -> Applied:
+    """Domain section 1: a verification that names the pending entry enters an OPTIN at its own time."""
+    cell = state["c"].get(place.key)
+    named = event["verifies"]
+    if cell is None or cell[1] is None or cell[1][1] != named:
+        once = cell is not None and named in cell[2]
+        return Applied("ignored", "verification_superseded" if once else "verification_unknown", _NO_CELLS, state)
+    origin = cell[1][2]
+    forget_pending(cell)
+    return _enter(org, state, event, cell, [event["occurred_at"], OPTIN, event["event_id"], origin, None])
+
+
+def _enter(org: Org, state: State, event: dict[str, Any], cell: Cell, entry: Entry) -> Applied:
+    """Rules 2.3 and 2.4 in the entry's own cell, then org-unit sync."""
+    newest = winner(cell)
+    if entry[1] == OPTIN and newest is not None and newest[1] == OPTIN and not org.refresh:
+        add_entry(cell, entry)
+        return Applied("ignored", "already_opted_in", _NO_CELLS, state)
+    syncs = _must_sync(org, state, event, entry)
+    changed = []
+    if add_entry(cell, entry):
+        changed.append(_cell_change(event, event["org_unit_id"], newest, entry))
+    cancel_pending(cell, entry)
+    if syncs:
+        _sync(org, state, event, entry, changed)
+    if changed:
+        return Applied("applied", None, changed, state)
+    return Applied("ignored", "superseded", _NO_CELLS, state)
+
+
+def _must_sync(org: Org, state: State, event: dict[str, Any], entry: Entry) -> bool:
+    """Domain section 3; looked at before the entry is in its cell, so that `first` means what it says."""
+    if event["org_unit_id"] == WHOLE_ORG:
+        return False
+    if entry[1] == OPTIN:
+        return org.sync_opt_in
+    if org.sync_opt_out != "first":
+        return org.sync_opt_out == "any"
+    head = f"{event['source']}|{event['channel']}|{event['priority']}|"
+    return not any(
+        cell[0] and key.startswith(head) and key.split("|", 4)[4] == event["account_id"]
+        for key, cell in state["c"].items()
+    )
+
+
+def _sync(org: Org, state: State, event: dict[str, Any], entry: Entry, changed: list[dict[str, Any]]) -> None:
+    """The entry joins the cell of every other org unit by rule 2.4, with its own time, id and origin."""
+    own = event["org_unit_id"]
+    synced = [*entry[:4], own]
+    cells = state["c"]
+    for unit in org.units:
+        if unit == own:
+            continue
+        key = cell_key(event["source"], event["account_id"], event["channel"], event["priority"], unit)
+        cell = cells.get(key)
+        if cell is None:
+            cell = cells[key] = new_cell()
+        newest = winner(cell)
+        if add_entry(cell, synced):
+            changed.append(_cell_change(event, unit, newest, synced))
+        cancel_pending(cell, synced)
+
+
+def _cell_change(event: dict[str, Any], unit: int, before: Entry | None, after: Entry) -> dict[str, Any]:
+    return {
+        "source": event["source"],
+        "account_id": event["account_id"],
+        "channel": event["channel"],
+        "priority": event["priority"],
+        "org_unit_id": unit,
+        "before": status(before),
+        "after": status(after),
+        "synced": unit != event["org_unit_id"],
+    }

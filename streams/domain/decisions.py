@@ -1,0 +1,149 @@
+"""May we? The decision as a pure function of settings, state and request (domain sections 1, 3, 4 and 5)."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from schemas.settings import WHOLE_ORG
+from streams.domain.cells import OPTIN, OPTOUT, Cell, Entry, dating, newer, status
+from streams.domain.orgs import Org, Place
+from streams.domain.state import ERASED, REGISTERED, State
+
+
+class Weighed(NamedTuple):
+    """One profile with its effective status: `winner` gives it, `dated` is the entry from which it dates."""
+
+    place: Place
+    status: str
+    pending: bool
+    dated: Entry | None
+    org_unit_id: int | None
+
+
+class Verdict(NamedTuple):
+    """The answer, how it was found, and everything that was weighed."""
+
+    eligible: bool
+    reason: str
+    policy: str | None
+    opt_in_type: str | None
+    inputs: list[Weighed]
+
+
+def decide(org: Org | None, state: State | None, request: dict[str, Any]) -> Verdict:
+    """Whether a message may be sent. Everything unknown is "no"."""
+    if org is None:
+        return _no("unknown_org", None)
+    unit = request.get("org_unit_id", WHOLE_ORG)
+    if unit not in org.known_units:
+        return _no("unknown_org_unit", None)
+    policy = org.policy(unit)
+    if _is_unregistered(org, state):
+        return _no("not_registered", policy)
+    if policy == "existing":
+        return _decide_existing(org, state, request, unit)
+    places = org.profiles(request["channel"], request["priority"], unit)
+    if not places:
+        return _no("channel_not_mapped", policy)
+    cells = {} if state is None else state["c"]
+    return UNIFIED[policy]([weigh(org, cells, place, unit) for place in places])
+
+
+def _no(reason: str, policy: str | None) -> Verdict:
+    return Verdict(False, reason, policy, None, [])
+
+
+def _is_unregistered(org: Org, state: State | None) -> bool:
+    """Domain section 5; an erased customer is unknown even where registration is not required (section 6)."""
+    if state is None:
+        return org.require_registration
+    return bool(state["r"] == ERASED or (org.require_registration and state["r"] != REGISTERED))
+
+
+def weigh(org: Org, cells: dict[str, Cell], place: Place, unit: int) -> Weighed:
+    """Domain section 3: the effective status is the winner, by rule 2.4, of the unit's own cell and the org's."""
+    own, whole = cells.get(place.key), cells.get(place.org_key) if place.org_key else None
+    if whole is None:
+        cell, where = own, unit
+    elif own is None or not own[0] or (whole[0] and newer(whole[0][-1], own[0][-1])):
+        cell, where = whole, WHOLE_ORG
+    else:
+        cell, where = own, unit
+    pending = (own is not None and own[1] is not None) or (whole is not None and whole[1] is not None)
+    if cell is None or not cell[0]:
+        return Weighed(place, "NOT_SET", pending, None, None)
+    dated = dating(cell, refresh=org.refresh)
+    origin = dated[4] if dated[4] is not None else where
+    return Weighed(place, status(cell[0][-1]), pending, dated, origin)
+
+
+def _decide_existing(org: Org, state: State | None, request: dict[str, Any], unit: int) -> Verdict:
+    source, account_id, channel = request.get("source"), request.get("account_id"), request["channel"]
+    if source is None or account_id is None:
+        return _no("source_required", "existing")
+    channels = org.channels.get((source, account_id))
+    if channels is None:
+        return _no("unknown_account", "existing")
+    if channel not in channels:
+        return _no("channel_not_mapped", "existing")
+    place = org.place(source, account_id, channel, request["priority"], unit)
+    one = weigh(org, {} if state is None else state["c"], place, unit)
+    if one.status == "OPTIN":
+        return Verdict(True, "opted_in", "existing", None, [one])
+    if one.status == "NOT_SET":
+        kind = place.opt_in_type
+        if _allows(one):
+            return Verdict(True, "not_set_allowed", "existing", kind, [one])
+        return Verdict(False, "verification_pending" if one.pending else "not_set_denied", "existing", kind, [one])
+    return Verdict(False, "verification_pending" if one.pending else "opted_out", "existing", None, [one])
+
+
+def _allows(profile: Weighed) -> bool:
+    """Domain section 1: of the three types only SINGLE sends while nothing is set."""
+    return profile.place.opt_in_type == "SINGLE"
+
+
+def _all_not_set(profiles: list[Weighed], policy: str) -> Verdict:
+    """Domain section 4: LIBERAL sends if any type allows, RECENT and STRICT only if all do."""
+    denying = next((p.place.opt_in_type for p in profiles if not _allows(p)), None)
+    if denying is None or (policy == "liberal" and any(map(_allows, profiles))):
+        return Verdict(True, "not_set_allowed", policy, "SINGLE", profiles)
+    return Verdict(False, "not_set_denied", policy, denying, profiles)
+
+
+def _recent(profiles: list[Weighed]) -> Verdict:
+    latest: Entry | None = None
+    for profile in profiles:
+        dated = profile.dated
+        if dated is not None and (latest is None or newer(dated, latest)):
+            latest = dated
+    if latest is None:
+        return _all_not_set(profiles, "recent")
+    if latest[1] == OPTIN:
+        return Verdict(True, "recent_opt_in", "recent", None, profiles)
+    return Verdict(False, "recent_opt_out", "recent", None, profiles)
+
+
+def _liberal(profiles: list[Weighed]) -> Verdict:
+    kinds = {p.dated[1] for p in profiles if p.dated is not None}
+    if not kinds:
+        return _all_not_set(profiles, "liberal")
+    if OPTIN in kinds:
+        return Verdict(True, "liberal_opt_in", "liberal", None, profiles)
+    if any(p.dated is None and _allows(p) for p in profiles):
+        return Verdict(True, "liberal_not_set_allowed", "liberal", "SINGLE", profiles)
+    return Verdict(False, "liberal_denied", "liberal", None, profiles)
+
+
+def _strict(profiles: list[Weighed]) -> Verdict:
+    kinds = {None if p.dated is None else p.dated[1] for p in profiles}
+    if kinds == {None}:
+        return _all_not_set(profiles, "strict")
+    if OPTOUT in kinds:
+        return Verdict(False, "strict_opt_out", "strict", None, profiles)
+    if None in kinds:
+        return Verdict(False, "strict_missing_opt_in", "strict", None, profiles)
+    return Verdict(True, "strict_opt_in", "strict", None, profiles)
+
+
+UNIFIED = {"recent": _recent, "liberal": _liberal, "strict": _strict}

@@ -1,0 +1,81 @@
+"""An org's settings, prepared for look-ups: the most specific match is found once per place."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import NamedTuple
+
+from schemas.settings import WHOLE_ORG, OrgSettings, matching_rule
+from streams.domain.state import cell_key
+
+
+class Place(NamedTuple):
+    """Everything that settings say of one cell: its type, its key, and the key of the whole org's cell beside it."""
+
+    source: str
+    account_id: str
+    opt_in_type: str
+    key: str
+    org_key: str | None
+
+
+class Org:
+    """One version of one org's settings. Nothing in it changes but its memory of look-ups."""
+
+    def __init__(self, settings: OrgSettings) -> None:
+        self.settings = settings
+        self.version = settings.version
+        self.require_registration = settings.require_registration
+        self.refresh = settings.repeat_opt_in == "refresh"
+        self.max_future_ms = settings.max_future_ms
+        self.sync_opt_in = settings.ou_sync.opt_in
+        self.sync_opt_out = settings.ou_sync.opt_out
+        self.units = tuple(unit.id for unit in settings.org_units)
+        self.known_units = frozenset((*self.units, WHOLE_ORG))
+        self.channels = {(a.source, a.account_id): frozenset(a.channels) for a in settings.accounts if a.active}
+        self._places: dict[tuple[str, str, str, str, int], Place] = {}
+        self._profiles: dict[tuple[str, str, int], tuple[Place, ...]] = {}
+
+    def place(self, source: str, account_id: str, channel: str, priority: str, org_unit_id: int) -> Place:
+        """Where a change or a question of this profile, channel, priority and org unit belongs."""
+        where = (source, account_id, channel, priority, org_unit_id)
+        found = self._places.get(where)
+        if found is None:
+            whole = None if org_unit_id == WHOLE_ORG else cell_key(source, account_id, channel, priority, WHOLE_ORG)
+            kind = self._opt_in_type(source, account_id, channel, priority, org_unit_id)
+            found = self._places[where] = Place(source, account_id, kind, cell_key(*where), whole)
+        return found
+
+    def _opt_in_type(self, source: str, account_id: str, channel: str, priority: str, org_unit_id: int) -> str:
+        """Domain section 1: TRANS is always SINGLE; else the rule that names most of the place, else SINGLE."""
+        if priority == "TRANS":
+            return "SINGLE"
+        rule = matching_rule(self.settings.opt_in_types, source, account_id, channel, org_unit_id)
+        return "SINGLE" if rule is None else self.settings.opt_in_types[rule].type
+
+    def profiles(self, channel: str, priority: str, org_unit_id: int) -> tuple[Place, ...]:
+        """Active profiles mapped to the channel, in the order of the settings (domain section 4)."""
+        where = (channel, priority, org_unit_id)
+        found = self._profiles.get(where)
+        if found is None:
+            found = self._profiles[where] = tuple(
+                self.place(source, account_id, channel, priority, org_unit_id)
+                for (source, account_id), channels in self.channels.items()
+                if channel in channels
+            )
+        return found
+
+    @cached_property
+    def _policies(self) -> dict[int, str]:
+        unified = self.settings.unified
+        found = {WHOLE_ORG: unified.policy if unified.enabled else "existing"}
+        for unit in self.units:
+            own = unified.org_units.get(unit)
+            enabled = unified.enabled if own is None or own.enabled is None else own.enabled
+            policy = unified.policy if own is None or own.policy is None else own.policy
+            found[unit] = policy if enabled else "existing"
+        return found
+
+    def policy(self, org_unit_id: int) -> str:
+        """`existing`, or the unified layer's policy for an org unit; its own setting beats the org's."""
+        return self._policies[org_unit_id]

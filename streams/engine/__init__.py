@@ -1,0 +1,1 @@
+"""Batches on Faust: transport, table, checkpoint, fence. The only place that touches Faust's private names."""

@@ -1,0 +1,184 @@
+"""The engine: partitions with their lanes, opened when Faust has assigned and restored them, closed when it revokes."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from aiokafka.errors import KafkaError
+from faust.types import TP
+
+from streams import metrics, topics
+from streams.config import Config
+from streams.engine.lane import Lane
+from streams.engine.outputs import Writer
+from streams.engine.partition import Partition
+from streams.engine.records import Batch
+from streams.engine.requests import Progress
+from streams.engine.table import BytesStore
+from streams.engine.tail import LogReader
+
+log = logging.getLogger(__name__)
+
+#: Pause between two questions to a broker that is away.
+RETRY_S = 0.2
+#: A partition with work waiting and no checkpoint for so long makes the worker unready.
+STALE_CHECKPOINT_S = 60.0
+
+
+class NotRestoredError(Exception):
+    """Faust says a partition's state is restored, and it is not: going on would answer from an old state."""
+
+
+class Opener(Protocol):
+    """Makes the lanes of a partition; the agents' side of the engine."""
+
+    async def changes(self, partition: Partition) -> Lane:
+        """The lane of the partition's changes."""
+
+    async def requests(self, partition: Partition, committed: int) -> tuple[Lane, Progress]:
+        """The lane of the partition's requests, and how far they are answered."""
+
+
+@dataclass(slots=True)
+class OpenPartition:
+    """A partition with its two lanes."""
+
+    state: Partition
+    changes: Lane
+    requests: Lane
+
+
+class Engine:
+    """Owns what a worker has open. All of it runs on the worker's main event loop."""
+
+    def __init__(self, config: Config, store: Callable[[], BytesStore]) -> None:
+        self.config = config
+        self.writer = Writer(config)
+        self.reader = LogReader(config)
+        self.opener: Opener
+        self.partitions: dict[int, OpenPartition] = {}
+        #: Set with the error that ends the worker.
+        self.failed: asyncio.Future[BaseException] = asyncio.get_running_loop().create_future()
+        #: Buffer hooks of the consumer, by "is full".
+        self.on_pressure: Callable[[TP, bool], None] = lambda _tp, _full: None
+        self._store = store
+        self._opened_at = time.monotonic()
+
+    async def start(self) -> None:
+        await self.writer.start()
+        await self.reader.start()
+
+    async def stop(self) -> None:
+        await self.close()
+        await self.writer.stop()
+        await self.reader.stop()
+
+    def fail(self, error: BaseException) -> None:
+        """The worker cannot go on: nothing behind this point may be acked."""
+        if not self.failed.done():
+            self.failed.set_result(error)
+
+    def restore(self, partition: int, records: list[Any]) -> Any:
+        """Write fetched changelog records to the store; returns the last one."""
+        store = self._store()
+        known = store.offset(partition)
+        fresh = [(r.key, r.value) for r in records if r.offset > known]
+        if fresh:
+            store.write(partition, fresh, records[-1].offset)
+            metrics.RESTORED.labels(partition).inc(len(fresh))
+        return records[-1]
+
+    async def open(self, committed: dict[TP, int]) -> dict[TP, int]:
+        """Open every assigned partition; returns where to start reading each source partition."""
+        await self.close()
+        changes = self.config.topic(topics.CHANGES.name)
+        requests = self.config.topic(topics.REQUESTS.name)
+        starts: dict[TP, int] = {}
+        for tp in sorted(committed):
+            if tp.topic == changes:
+                asked = committed.get(TP(requests, tp.partition), 0)
+                state, floor = await self._open(tp.partition, asked)
+                starts[tp] = state.applied
+                starts[TP(requests, tp.partition)] = floor
+        metrics.OWNED.set(len(self.partitions))
+        self._opened_at = time.monotonic()
+        return {tp: offset for tp, offset in starts.items() if tp in committed}
+
+    async def _open(self, number: int, committed: int) -> tuple[Partition, int]:
+        store = self._store()
+        await self._check_restored(store, number)
+        state = Partition(number, store)
+        await self._check_log(state)
+        changes = await self.opener.changes(state)
+        requests, progress = await self.opener.requests(state, committed)
+        lanes = self.partitions[number] = OpenPartition(state, changes, requests)
+        lanes.changes.start()
+        lanes.requests.start()
+        return state, progress.floor
+
+    async def _check_restored(self, store: BytesStore, number: int) -> None:
+        topic = self.config.topic(topics.CHANGELOG.name)
+        end = await self.reader.end(topic, number)
+        if store.offset(number) + 1 != end:
+            raise NotRestoredError(f"{topic}-{number}: the state is at {store.offset(number) + 1}, the log ends at {end}")
+
+    async def _check_log(self, state: Partition) -> None:
+        topic = self.config.topic(topics.CHANGES.name)
+        first, end = await self.reader.beginning(topic, state.number), await self.reader.end(topic, state.number)
+        if state.applied > end:
+            raise NotRestoredError(f"{topic}-{state.number} ends at {end}, but the state has weighed {state.applied}")
+        if state.applied < first:
+            if state.applied:
+                raise NotRestoredError(f"{topic}-{state.number} begins at {first}, but the state needs {state.applied}")
+            log.warning("%s-%d begins at %d: what was before is not in the state", topic, state.number, first)
+            state.advance(first)
+
+    async def close(self) -> None:
+        """Finish the checkpoints in hand; what only waits is left to the next owner."""
+        lanes = [lane for p in self.partitions.values() for lane in (p.changes, p.requests)]
+        self.partitions.clear()
+        metrics.OWNED.set(0)
+        await asyncio.gather(*(lane.close() for lane in lanes))
+
+    def put_change(self, batch: Batch) -> None:
+        """Queue a batch of `consent.changes`; one of a partition that is not open is left to its owner."""
+        found = self.partitions.get(batch.partition)
+        if found is not None:
+            found.changes.put(batch)
+
+    def put_request(self, batch: Batch) -> None:
+        """Queue a batch of `eligibility.requests`."""
+        found = self.partitions.get(batch.partition)
+        if found is not None:
+            found.requests.put(batch)
+
+    async def end_of_changes(self, partition: int) -> int:
+        """The end of a partition of `consent.changes`, asked of the broker now; a broker that is away is waited for."""
+        topic = self.config.topic(topics.CHANGES.name)
+        while True:
+            try:
+                return await self.reader.end(topic, partition)
+            except KafkaError as exc:
+                log.warning("the broker does not say where %s-%d ends: %r", topic, partition, exc)
+                await asyncio.sleep(RETRY_S)
+
+    def pressure(self, topic: str, partition: int) -> Callable[[bool], None]:
+        """What a lane calls when it is full and when it has room again."""
+        tp = TP(self.config.topic(topic), partition)
+        return lambda full: self.on_pressure(tp, full)
+
+    def unready(self, assigned: Iterable[int]) -> str | None:
+        """Why this worker is not ready, or None: every assigned partition must be open and none stuck."""
+        missing = sorted(set(assigned) - set(self.partitions))
+        if missing:
+            return f"partitions {missing} are not restored yet"
+        for number, lanes in self.partitions.items():
+            for lane in (lanes.changes, lanes.requests):
+                if lane.busy_for() > STALE_CHECKPOINT_S:
+                    return f"partition {number}: no checkpoint for {lane.busy_for():.0f} s with work waiting"
+        return None

@@ -1,0 +1,129 @@
+"""One partition of the state: how far it is, what settings are in force, and who waits for it."""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+from itertools import count
+from typing import Any
+
+import orjson
+
+from schemas.settings import OrgSettings
+from streams.domain.keys import settings_key
+from streams.domain.orgs import Org
+from streams.domain.state import FORMAT_VERSION, State, UnknownFormatError, decode_state, encode_state
+from streams.engine.table import BytesStore
+
+#: Reserved key of a partition's own record: no customer's and no org's key begins with a zero byte.
+META_KEY = b"\0partition"
+
+
+class Partition:
+    """State of one partition of `consent.changes` at `applied`: every record below that offset is in it."""
+
+    def __init__(self, number: int, store: BytesStore) -> None:
+        self.number = number
+        self.store = store
+        self.applied = _read_meta(store, number)
+        self._orgs: dict[int, Org | None] = {}
+        self._waiters: list[tuple[int, int, asyncio.Future[None]]] = []
+        self._ticket = count()
+
+    def org(self, org_id: int) -> Org | None:
+        """The org's settings in force at `applied`; None if it is unknown."""
+        if org_id not in self._orgs:
+            raw = self.store.get_many(self.number, [settings_key(org_id)])[0]
+            self._orgs[org_id] = None if raw is None else Org(OrgSettings.model_validate_json(raw))
+        return self._orgs[org_id]
+
+    def states(self, keys: list[bytes]) -> dict[bytes, bytes | None]:
+        """What the store holds of each key."""
+        return dict(zip(keys, self.store.get_many(self.number, keys), strict=True))
+
+    def commit(self, view: View, changelog_offset: int) -> None:
+        """Step 4 of a checkpoint: states, settings and position, in one atomic write; then whoever waits may go on."""
+        self.store.write(self.number, view.changed(), changelog_offset)
+        for org_id, org in view.orgs.items():
+            self._orgs[org_id] = org
+        self.advance(view.applied)
+
+    def advance(self, applied: int) -> None:
+        """Every record below `applied` is in the state now."""
+        self.applied = max(applied, self.applied)
+        while self._waiters and self._waiters[0][0] <= self.applied:
+            _, _, future = heapq.heappop(self._waiters)
+            if not future.done():
+                future.set_result(None)
+
+    def reached(self, offset: int) -> asyncio.Future[None]:
+        """A future that is done once every record below `offset` is in the state."""
+        future = asyncio.get_running_loop().create_future()
+        if offset <= self.applied:
+            future.set_result(None)
+        else:
+            heapq.heappush(self._waiters, (offset, next(self._ticket), future))
+        return future
+
+
+class View:
+    """A checkpoint's own picture of a partition: what it read, what it changes, where it will stand."""
+
+    def __init__(self, partition: Partition, keys: list[bytes]) -> None:
+        self.partition = partition
+        self.applied = partition.applied
+        self.orgs: dict[int, Org | None] = {}
+        self.size = 0
+        self._raw = partition.states(keys)
+        self._states: dict[bytes, State | None] = {}
+        self._changed: dict[bytes, State] = {}
+        self._documents: dict[bytes, bytes] = {}
+        self._encoded: list[tuple[bytes, bytes]] | None = None
+
+    def knows(self, key: bytes) -> bool:
+        """Whether the store holds the key, which it only does in the key's home partition."""
+        return self._raw.get(key) is not None
+
+    def org(self, org_id: int) -> Org | None:
+        """The org's settings at this point of the checkpoint."""
+        return self.orgs[org_id] if org_id in self.orgs else self.partition.org(org_id)
+
+    def state(self, key: bytes) -> State | None:
+        """The customer's state at this point of the checkpoint. Raises UnknownFormatError."""
+        if key not in self._states:
+            self._states[key] = decode_state(self._raw[key])
+        return self._states[key]
+
+    def put(self, key: bytes, state: State) -> None:
+        """The customer's state after a change."""
+        if key not in self._changed:
+            self.size += len(self._raw[key] or b"") + 512
+        self._states[key] = self._changed[key] = state
+
+    def put_org(self, org_id: int, settings: OrgSettings) -> None:
+        """The org's settings from here on."""
+        document = settings.model_dump_json().encode()
+        self._documents[settings_key(org_id)] = document
+        self.orgs[org_id] = Org(settings)
+        self.size += len(document)
+
+    def changed(self) -> list[tuple[bytes, bytes]]:
+        """Keys and values for the changelog and the store; the partition's own record last."""
+        if self._encoded is None:
+            states = [(key, encode_state(state)) for key, state in self._changed.items()]
+            self._encoded = [*states, *self._documents.items(), (META_KEY, _write_meta(self.applied))]
+        return self._encoded
+
+
+def _write_meta(applied: int) -> bytes:
+    return orjson.dumps({"v": FORMAT_VERSION, "next": applied})
+
+
+def _read_meta(store: BytesStore, number: int) -> int:
+    raw = store.get_many(number, [META_KEY])[0]
+    if raw is None:
+        return 0
+    meta: dict[str, Any] = orjson.loads(raw)
+    if meta["v"] != FORMAT_VERSION:
+        raise UnknownFormatError(f"state format {meta['v']}, this version reads {FORMAT_VERSION}")
+    return int(meta["next"])

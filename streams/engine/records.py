@@ -1,0 +1,38 @@
+"""What travels between the transport, the lanes and the agents."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+Headers = Sequence[tuple[str, bytes]]
+
+#: Header of an output: where its input stands, `{topic}/{partition}/{offset}`. A restart recognises its own by it.
+POSITION = "consent.position"
+#: Header of a decision and its audit: how far the requests of the partition are answered, `{floor}/{high}`.
+PROGRESS = "consent.progress"
+
+
+class Record(NamedTuple):
+    """One record as it stands in its topic; `timestamp` in milliseconds."""
+
+    offset: int
+    timestamp: int
+    key: bytes | None
+    value: bytes | None
+    headers: Headers
+
+
+@dataclass(slots=True)
+class Batch:
+    """Records of one partition, in order, as one fetch brought them.
+
+    `next_offset` is the consumer's position behind them: every record below it is in this batch or an earlier one,
+    transaction markers and compacted gaps included. `event` is Faust's, to be acked when all of it is done.
+    """
+
+    partition: int
+    records: list[Record]
+    next_offset: int
+    event: Any = field(default=None, repr=False)

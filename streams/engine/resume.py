@@ -1,0 +1,88 @@
+"""Going on where the last owner of a partition stopped: nothing lost, nothing said twice.
+
+The state's own position says which changes are done. The outputs of the one checkpoint that may be unfinished are
+found at the ends of their topics and are not written again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import orjson
+
+from streams import topics
+from streams.config import Config
+from streams.engine.records import POSITION, PROGRESS
+from streams.engine.requests import Progress
+from streams.engine.tail import LogReader
+
+
+async def outputs_of_changes(reader: LogReader, config: Config, partition: int, applied: int) -> dict[str, set[int]]:
+    """Offsets at or above `applied` of `consent.changes` whose outputs are in place already, by output topic."""
+    found: dict[str, set[int]] = {}
+    for spec in (topics.AUDIT, topics.DEADLETTER):
+        records = await reader.tail(config.topic(spec.name), partition, _all_of_a_checkpoint)
+        offsets = {o for o in _inputs(records, topics.CHANGES.name, config, partition) if o >= applied}
+        if offsets:
+            found[spec.name] = offsets
+    return found
+
+
+async def progress_of_requests(
+    reader: LogReader, config: Config, partition: int, committed: int
+) -> tuple[Progress, dict[str, set[int]]]:
+    """How far the requests of a partition are answered, and which of their dead letters are in place."""
+    decisions = await reader.tail(config.topic(topics.DECISIONS.name), partition, lambda r: _before(r, committed))
+    marks = [(_input(r, topics.REQUESTS.name, partition), _mark(r)) for r in decisions]
+    ours = [(offset, mark) for offset, mark in marks if offset is not None and mark is not None]
+    floor = max([committed, *(mark[0] for _, mark in ours[-1:])])
+    answered = frozenset(offset for offset, _ in ours if offset >= floor)
+    audits = await reader.tail(config.topic(topics.AUDIT.name), partition, lambda r: _before(r, floor))
+    promised = {}
+    for record in audits:
+        offset = _input(record, topics.REQUESTS.name, partition)
+        if offset is not None and offset >= floor and offset not in answered:
+            promised[offset] = orjson.dumps(orjson.loads(record.value)["decision"])
+    dead = await reader.tail(config.topic(topics.DEADLETTER.name), partition, _all_of_a_checkpoint)
+    offsets = {o for o in _inputs(dead, topics.REQUESTS.name, config, partition) if o >= floor}
+    return Progress(floor, floor, answered, promised), {topics.DEADLETTER.name: offsets} if offsets else {}
+
+
+def _all_of_a_checkpoint(_: list[Any]) -> bool:
+    """The first look holds one checkpoint's worth of records."""
+    return True
+
+
+def _before(records: list[Any], offset: int) -> bool:
+    """Whether the records reach back to a time when no request at or above `offset` had been looked at."""
+    first = next((mark for mark in map(_mark, records) if mark is not None), None)
+    return first is not None and first[1] <= offset
+
+
+def _header(record: Any, name: str) -> bytes | None:
+    return next((value for key, value in record.headers if key == name), None)
+
+
+def _input(record: Any, source: str, partition: int) -> int | None:
+    place = _header(record, POSITION)
+    head = f"{source}/{partition}/".encode()
+    return int(place[len(head) :]) if place is not None and place.startswith(head) else None
+
+
+def _inputs(records: Iterable[Any], source: str, config: Config, partition: int) -> Iterable[int]:
+    dead = (config.topic(source).encode(), b"%d" % partition)
+    for record in records:
+        offset = _input(record, source, partition)
+        if offset is not None:
+            yield offset
+        elif (_header(record, "__connect.errors.topic"), _header(record, "__connect.errors.partition")) == dead:
+            yield int(_header(record, "__connect.errors.offset") or b"-1")
+
+
+def _mark(record: Any) -> tuple[int, int] | None:
+    raw = _header(record, PROGRESS)
+    if raw is None:
+        return None
+    floor, high = raw.split(b"/")
+    return int(floor), int(high)

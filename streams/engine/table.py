@@ -1,0 +1,141 @@
+"""The customers' state: a Faust table of bytes, one RocksDB per partition, written a checkpoint at a time.
+
+Faust assigns it, recovers it from its changelog and keeps standbys of it. Reads and writes through Faust's mapping are
+not used: state changes only through `BytesStore.write`, with its changelog offset, in one atomic batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import rocksdict
+from faust import Table
+from faust.stores import rocksdb
+
+#: One cache and one write buffer for all partitions of a process: memory does not grow with either count.
+BLOCK_CACHE_BYTES = 16 << 20
+WRITE_BUFFERS_BYTES = 16 << 20
+WRITE_BUFFER_BYTES = 4 << 20
+#: Ten bits per key make one false read in a hundred; most keys of a batch exist anyway.
+BLOOM_BITS = 10
+
+
+class _RocksOptions(rocksdb.RocksDBOptions):  # type: ignore[misc]
+    """RocksDB with bounded memory. Without a write-ahead log: the changelog in Kafka is the log."""
+
+    def __init__(self, **_: Any) -> None:
+        super().__init__(use_rocksdict=True)
+        self._cache = rocksdict.Cache(BLOCK_CACHE_BYTES)
+        self._buffers = rocksdict.WriteBufferManager(WRITE_BUFFERS_BYTES, False)
+
+    def open(self, path: Path, *, read_only: bool = False) -> rocksdict.Rdict:
+        access = rocksdict.AccessType.read_only() if read_only else rocksdict.AccessType.read_write()
+        return rocksdict.Rdict(str(path), options=self.as_options(), access_type=access)
+
+    def as_options(self) -> rocksdict.Options:
+        blocks = rocksdict.BlockBasedOptions()
+        blocks.set_block_cache(self._cache)
+        blocks.set_cache_index_and_filter_blocks(True)
+        blocks.set_bloom_filter(BLOOM_BITS, False)
+        options = rocksdict.Options(raw_mode=True)
+        options.create_if_missing(True)
+        options.set_block_based_table_factory(blocks)
+        options.set_write_buffer_manager(self._buffers)
+        options.set_write_buffer_size(WRITE_BUFFER_BYTES)
+        options.set_max_write_buffer_number(2)
+        options.set_compression_type(rocksdict.DBCompressionType.lz4())
+        options.set_keep_log_file_num(2)
+        options.set_max_log_file_size(1 << 20)
+        options.set_stats_dump_period_sec(0)
+        return options
+
+
+_WRITE = rocksdict.WriteOptions()
+_WRITE.disable_wal = True
+
+
+class BytesStore(rocksdb.Store):  # type: ignore[misc]
+    """One RocksDB per partition; every write carries the changelog offset that it brings the partition to."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, driver="rocksdict", **kwargs)
+        self.rocksdb_options = _RocksOptions()
+        #: The changelog offset of each open partition, so that the hot path need not read it back.
+        self._offsets: dict[int, int] = {}
+
+    def get_many(self, partition: int, keys: list[bytes]) -> list[bytes | None]:
+        """The value of each key, None where there is none."""
+        found: list[bytes | None] = self._db_for_partition(partition).get(keys)
+        return found
+
+    def write(self, partition: int, values: Iterable[tuple[bytes, bytes | None]], offset: int) -> None:
+        """Put values (None deletes) and the changelog offset of the last of them, whole or not at all."""
+        batch = rocksdict.WriteBatch(raw_mode=True)
+        for key, value in values:
+            if value is None:
+                batch.delete(key)
+            else:
+                batch.put(key, value)
+        batch.put(self.offset_key, b"%d" % offset)
+        self._db_for_partition(partition).write(batch, _WRITE)
+        self._offsets[partition] = offset
+
+    def offset(self, partition: int) -> int:
+        """Changelog offset up to which a partition is written; -1 before the first."""
+        if partition not in self._offsets:
+            stored = self._db_for_partition(partition).get(self.offset_key)
+            self._offsets[partition] = -1 if stored is None else int(stored)
+        return self._offsets[partition]
+
+    def items_of(self, partition: int) -> Iterable[tuple[bytes, bytes]]:
+        """Everything a partition holds, in the order of keys, without the offset."""
+        items: Iterable[tuple[bytes, bytes]] = self._visible_items(self._db_for_partition(partition))
+        return items
+
+    def apply_changelog_batch(self, *_: Any, **__: Any) -> None:
+        """Nothing: the transport has written the records of the fetch before Faust sees the last of them."""
+
+    def revoke_partitions(self, table: Any, tps: Iterable[Any]) -> None:
+        """Close what is not ours any more, so that another process on this machine can open it."""
+        for tp in tps:
+            if tp.topic in table.changelog_topic.topics:
+                self._close(tp.partition)
+
+    def _close(self, partition: int) -> None:
+        self._offsets.pop(partition, None)
+        db = self._dbs.pop(partition, None)
+        if db is not None:
+            with suppress(rocksdict.DbClosedError):
+                db.flush()
+                db.close()
+
+    async def stop(self) -> None:
+        for partition in list(self._dbs):
+            self._close(partition)
+
+
+class BytesTable(Table):  # type: ignore[misc]
+    """A table whose keys and values are bytes as they stand in the changelog."""
+
+    def _serializer_from_type(self, typ: Any) -> str:
+        return "raw"
+
+    def _new_store_by_url(self, url: Any) -> BytesStore:
+        return BytesStore(
+            url,
+            self.app,
+            self,
+            table_name=self.name,
+            key_type=self.key_type,
+            key_serializer=self.key_serializer,
+            value_serializer=self.value_serializer,
+            value_type=self.value_type,
+            loop=self.loop,
+            options=dict(self.options or {}),
+        )
+
+    def apply_changelog_batch(self, batch: Any) -> None:
+        """Nothing: see BytesStore."""

@@ -1,0 +1,78 @@
+"""Reading back: what an output partition's last records say of how far its writer came."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from aiokafka import AIOKafkaConsumer, TopicPartition
+
+from streams.config import Config
+
+#: First look at so many records of a partition's end, then at four times as many, up to the limit.
+FIRST_LOOK = 2_000
+#: One checkpoint's outputs and what other lanes wrote between them fit into this many records.
+LIMIT = 128_000
+
+Enough = Callable[[list[Any]], bool]
+
+
+class LogReader:
+    """Questions to the broker outside of the consumer group: ends of logs, and records near them."""
+
+    def __init__(self, config: Config) -> None:
+        self._options = {
+            "bootstrap_servers": config.bootstrap_servers,
+            "client_id": f"{config.group}-reader",
+            "isolation_level": "read_committed",
+            "enable_auto_commit": False,
+            "group_id": None,
+        }
+        self._ends: Any = None
+
+    async def start(self) -> None:
+        self._ends = AIOKafkaConsumer(**self._options)
+        await self._ends.start()
+
+    async def stop(self) -> None:
+        if self._ends is not None:
+            await self._ends.stop()
+
+    async def end(self, topic: str, partition: int) -> int:
+        """The offset behind the last record that is committed (the last stable offset)."""
+        tp = TopicPartition(topic, partition)
+        ends = await self._ends.end_offsets([tp])
+        return int(ends[tp])
+
+    async def beginning(self, topic: str, partition: int) -> int:
+        """The offset of the first record that the log still has."""
+        tp = TopicPartition(topic, partition)
+        starts = await self._ends.beginning_offsets([tp])
+        return int(starts[tp])
+
+    async def tail(self, topic: str, partition: int, enough: Enough) -> list[Any]:
+        """The last records of a partition, oldest first: as many as `enough` of them asks for, within LIMIT."""
+        end, start = await self.end(topic, partition), await self.beginning(topic, partition)
+        count = FIRST_LOOK
+        while True:
+            first = max(start, end - count)
+            found = await self._range(TopicPartition(topic, partition), first, end)
+            if first == start or count >= LIMIT or enough(found):
+                return found
+            count *= 4
+
+    async def _range(self, tp: TopicPartition, first: int, end: int) -> list[Any]:
+        if first >= end:
+            return []
+        consumer = AIOKafkaConsumer(**self._options)
+        await consumer.start()
+        try:
+            consumer.assign([tp])
+            consumer.seek(tp, first)
+            found: list[Any] = []
+            while await consumer.position(tp) < end:
+                for records in (await consumer.getmany(tp, timeout_ms=1_000)).values():
+                    found += records
+            return [record for record in found if record.offset < end]
+        finally:
+            await consumer.stop()

@@ -1,0 +1,208 @@
+"""Faust's Kafka transport, one batch at a time.
+
+Faust hands its agents single records and commits what they ack. Here a fetch becomes one message per partition whose
+value is the list of its records, and the changelog is restored a fetch at a time. Overridden private names of
+faust-streaming 0.15.3 and aiokafka 0.14.0 are held still by tests/engine/test_pins.py.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterable, Mapping
+from time import monotonic
+from typing import TYPE_CHECKING, Any
+
+from aiokafka.errors import KafkaError
+from aiokafka.structs import OffsetAndMetadata
+from faust.transport.drivers import aiokafka as driver
+from faust.types import TP, ConsumerMessage
+
+from streams.engine.records import Batch, Record
+
+if TYPE_CHECKING:
+    from streams.engine.core import Engine
+
+#: One fetch request asks the broker to wait this long for data; new data answers it at once.
+FETCH_MAX_WAIT_MS = 500
+
+
+class Fetched(dict[TP, list[Any]]):
+    """Records by partition, with the consumer's positions before and after the fetch took them."""
+
+    before: dict[TP, int]
+    after: dict[TP, int]
+
+
+class ConsumerThread(driver.AIOKafkaConsumerThread):
+    """The thread that talks to the broker; everything here runs on its event loop."""
+
+    def _create_worker_consumer(self, transport: Any) -> Any:
+        consumer = super()._create_worker_consumer(transport)
+        # Producers may be transactional: what they abort never happened, and the fence stops at what is decided.
+        consumer._isolation_level = "read_committed"
+        consumer._fetch_max_wait_ms = FETCH_MAX_WAIT_MS
+        return consumer
+
+    async def _fetch_records(
+        self,
+        consumer: Any,
+        active_partitions: set[TP],
+        timeout: float | None = None,  # noqa: ASYNC109 - Faust's signature
+        max_records: int | None = None,
+    ) -> Fetched:
+        """Records of one fetch. Returns as soon as any position moved: a transaction marker moves it without records."""
+        fetcher = consumer._fetcher
+        fetched = Fetched()
+        if not self.consumer.flow_active:
+            return fetched
+        if consumer._closed or fetcher._closed:
+            raise driver.ConsumerStoppedError
+        fetched.before = self._positions(consumer, active_partitions)
+        deadline = monotonic() + (timeout or 0)
+        with fetcher._subscriptions.fetch_context():
+            while True:
+                fetched.update(await fetcher.fetched_records(active_partitions, timeout=0, max_records=max_records))
+                fetched.after = self._positions(consumer, active_partitions)
+                left = deadline - monotonic()
+                if fetched or fetched.after != fetched.before or left <= 0 or not self.consumer.flow_active:
+                    return fetched
+                await asyncio.wait([fetcher._create_fetch_waiter()], timeout=left)
+
+    @staticmethod
+    def _positions(consumer: Any, tps: Iterable[TP]) -> dict[TP, int]:
+        assignment = consumer._subscription.subscription.assignment
+        if assignment is None:
+            return {}
+        states = {tp: assignment.state_value(tp) for tp in tps if tp in assignment.tps}
+        return {tp: state.position for tp, state in states.items() if state.has_valid_position}
+
+    async def committed(self, tps: Iterable[TP]) -> dict[TP, int]:
+        """The group's committed offset of each partition; 0 where there is none."""
+        return await self.call_thread(self._committed, list(tps))  # type: ignore[no-any-return]
+
+    async def _committed(self, tps: list[TP]) -> dict[TP, int]:
+        consumer = self._ensure_consumer()
+        return {tp: await consumer.committed(tp) or 0 for tp in tps}
+
+    async def _commit(self, offsets: Mapping[TP, int]) -> bool:
+        """Commit; a broker that is away or a rebalance under way is no reason to end: the next commit says it all."""
+        consumer = self._ensure_consumer()
+        mine = {tp: OffsetAndMetadata(offset, "") for tp, offset in offsets.items() if tp in self.assignment()}
+        if not mine:
+            return False
+        try:
+            await consumer.commit(mine)
+        except (KafkaError, asyncio.TimeoutError) as exc:
+            self.log.warning("offsets not committed yet: %r", exc)
+            return False
+        now = monotonic()
+        self.tp_last_committed_at.update(dict.fromkeys(mine, now))
+        return True
+
+
+class Consumer(driver.Consumer):
+    """Hands out batches at the offsets the engine names, and keeps the books that Faust would get wrong."""
+
+    engine: Engine
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.engine = self.app.engine
+        #: Next offset to hand out of each source partition. A partition without one hands out nothing.
+        self._cursor: dict[TP, int] = {}
+
+    def _new_consumer_thread(self) -> ConsumerThread:
+        return ConsumerThread(self, loop=self.loop, beacon=self.beacon)
+
+    async def getmany(self, timeout: float) -> AsyncIterator[tuple[TP, ConsumerMessage]]:  # noqa: ASYNC109
+        """One message per fetched partition: a batch of a source topic, or the last record of a restored changelog."""
+        fetched, active = await self._wait_next_records(timeout)
+        generation = self.app.consumer_generation_id
+        if not fetched and not getattr(fetched, "after", None):
+            return
+        if not await self._positions_agree(fetched):
+            return
+        for tp, records in fetched.items():
+            if not self.flow_active or self.should_stop or generation != self.app.consumer_generation_id:
+                return
+            if tp not in active and tp not in self._buffered_partitions:
+                continue
+            if self._is_changelog_tp(tp):
+                last = self.engine.restore(tp.partition, records)
+                yield tp, self._to_message(tp, last)
+            elif tp in self._cursor:
+                yield tp, self._batch_message(tp, records, fetched.after[tp])
+        for tp, after in fetched.after.items():
+            # Transaction markers and compacted records move the position alone: an empty batch says so, in its turn.
+            if tp not in fetched and after > self._cursor.get(tp, after) and self.flow_active:
+                yield tp, self._batch_message(tp, [], after)
+
+    async def _positions_agree(self, fetched: Fetched) -> bool:
+        """Whether the fetch began where the last one ended. If not, it is dropped and the consumer is set right.
+
+        Faust lets a fetch that crosses a rebalance or a failed seek go on from anywhere; a skipped record would be a
+        lost one, so nothing is handed out unless it joins what was handed out before.
+        """
+        astray = {
+            tp: self._cursor[tp] for tp, at in fetched.before.items() if tp in self._cursor and at != self._cursor[tp]
+        }
+        if astray and self.flow_active:
+            self.log.warning("reading on from %r", astray)
+            await self.seek_wait(astray)
+        return not astray
+
+    def _batch_message(self, tp: TP, records: list[Any], after: int) -> ConsumerMessage:
+        """The message for Faust; its offset is the last one that is done with the batch, so that commits count it."""
+        self._cursor[tp] = after
+        batch = Batch(tp.partition, [Record(r.offset, r.timestamp, r.key, r.value, r.headers) for r in records], after)
+        return ConsumerMessage(
+            topic=tp.topic,
+            partition=tp.partition,
+            offset=after - 1,
+            timestamp=0.0,
+            timestamp_type=0,
+            headers=None,
+            key=None,
+            value=batch,
+            checksum=None,
+            tp=tp,
+            generation_id=self.app.consumer_generation_id,
+        )
+
+    async def perform_seek(self) -> None:
+        """Start every source partition where the engine says: at the state's own position, not at the commit."""
+        sources = [tp for tp in self.assignment() if not self._is_changelog_tp(tp)]
+        committed = await self._thread.committed(sources)
+        starts = await self.engine.open(committed)
+        await self.seek_wait(starts)
+        for tp, offset in starts.items():
+            self._read_offset[tp] = offset or None
+            self._committed_offset[tp] = committed[tp] or None
+        self._cursor = dict(starts)
+
+    async def on_partitions_revoked(self, revoked: set[TP]) -> None:
+        """Finish what is in hand and commit it while the partitions are still ours; Faust forgets it here."""
+        self.stop_flow()
+        self._cursor.clear()
+        await self.engine.close()
+        await self.commit()
+        await super().on_partitions_revoked(revoked)
+
+    async def _add_gap(self, tp: TP, offset_from: int, offset_to: int) -> None:
+        """Nothing to keep: batches of a partition are acked in order and hold every offset in between."""
+
+    def _new_offset(self, tp: TP) -> int | None:
+        """The offset to commit: behind the newest batch that was acked."""
+        acked = self._acked[tp]
+        if not acked:
+            return None
+        newest: int = max(acked) + 1
+        acked.clear()
+        self._acked_index[tp].clear()
+        return newest
+
+
+class Transport(driver.Transport):
+    """Faust's transport with our consumer."""
+
+    Consumer = Consumer

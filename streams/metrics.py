@@ -1,0 +1,30 @@
+"""Every metric of the worker, one line each."""
+
+from __future__ import annotations
+
+from prometheus_client import Counter, Gauge, Histogram
+
+_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
+_RECORDS = (1, 10, 50, 100, 250, 500, 1_000, 2_500, 5_000)
+
+RECORDS = Counter("consent_records", "Records read, by topic and outcome", ["topic", "outcome"])
+DECISIONS = Counter("consent_decisions", "Decisions, by reason", ["reason"])
+DEAD_LETTERS = Counter("consent_dead_letters", "Dead letters written, by code", ["code"])
+MISROUTED = Counter("consent_misrouted", "Records found in a foreign partition and sent home, by topic", ["topic"])
+REPEATED = Counter("consent_repeated_outputs_skipped", "Outputs found already written after a restart", ["topic"])
+LAG = Gauge("consent_lag_records", "Records not yet worked on, by topic and partition", ["topic", "partition"])
+BATCH = Histogram("consent_batch_records", "Records per checkpoint, by topic", ["topic"], buckets=_RECORDS)
+STEP = Histogram(
+    "consent_checkpoint_step_seconds", "Time of each step of a checkpoint, by topic", ["topic", "step"], buckets=_SECONDS
+)
+FENCE_WAIT = Histogram("consent_fence_wait_seconds", "How long requests waited for the state", buckets=_SECONDS)
+ENFORCEMENT = Histogram(
+    "consent_optout_enforcement_seconds",
+    "From an accepted opt-out's broker timestamp to the end of the checkpoint that applied it",
+    buckets=_SECONDS,
+)
+RESTORED = Counter("consent_restored_records", "Changelog records restored, by partition", ["partition"])
+RESTORE_LEFT = Gauge("consent_restore_remaining_records", "Changelog records still to restore, by partition", ["partition"])
+OWNED = Gauge("consent_partitions_open", "Partitions that this worker has restored and works on")
+CHECKPOINT_AT = Gauge("consent_last_checkpoint_timestamp_seconds", "When each partition's last checkpoint ended", ["partition"])
+SETTINGS = Gauge("consent_settings_version", "Version of an org's settings in force, by partition", ["org_id", "partition"])

@@ -1,0 +1,54 @@
+"""Every topic of the product: its name, key, retention and settings, declared once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+DAY_MS = 86_400_000
+KEEP = -1  # retention.ms of a topic that is never cut
+
+#: Broker settings of inputs: one megabyte is Kafka's own default, stated so that `topics check` can compare it.
+INPUT_BYTES = 1_048_588
+#: Outputs carry their input plus our own fields and headers, so they must be allowed to be larger than any input.
+OUTPUT_BYTES = 4 * INPUT_BYTES
+#: The changelog of one checkpoint is one Kafka record batch; a single customer's state must always fit.
+CHANGELOG_BYTES = 16 * INPUT_BYTES
+
+
+@dataclass(frozen=True, slots=True)
+class TopicSpec:
+    """One topic: `name` without prefix, `key` as documented, `config` as given to the broker."""
+
+    name: str
+    key: str
+    config: dict[str, str] = field(default_factory=dict)
+    internal: bool = False
+
+
+def _config(retention_ms: int, max_bytes: int, **more: str) -> dict[str, str]:
+    return {"retention.ms": str(retention_ms), "max.message.bytes": str(max_bytes), **more}
+
+
+# The worker compares `occurred_at` with the broker's clock and measures enforcement from it: the broker sets the time.
+_BROKER_TIME = {"message.timestamp.type": "LogAppendTime"}
+
+CHANGES = TopicSpec("consent.changes", "{org_id}:{customer_id}", _config(KEEP, INPUT_BYTES, **_BROKER_TIME))
+INBOUND = TopicSpec("consent.inbound", "{org_id}:{kind}:{identifier}", _config(7 * DAY_MS, INPUT_BYTES))
+REQUESTS = TopicSpec("eligibility.requests", "{org_id}:{customer_id}", _config(7 * DAY_MS, INPUT_BYTES))
+DECISIONS = TopicSpec("eligibility.decisions", "as its request", _config(7 * DAY_MS, OUTPUT_BYTES))
+AUDIT = TopicSpec("consent.audit", "{org_id}:{customer_id}", _config(KEEP, OUTPUT_BYTES))
+NOTIFICATIONS = TopicSpec("consent.notifications", "{org_id}:{customer_id}", _config(7 * DAY_MS, OUTPUT_BYTES))
+DEADLETTER = TopicSpec("consent.deadletter", "as the record it holds", _config(30 * DAY_MS, OUTPUT_BYTES))
+#: The changelog of the customers' state table. Named as Faust names it: `{app id}-{table}-changelog`.
+APP_ID = "consent-streams"
+TABLE = "customers"
+CHANGELOG = TopicSpec(
+    f"{APP_ID}-{TABLE}-changelog",
+    "the state key",
+    {"cleanup.policy": "compact", "max.message.bytes": str(CHANGELOG_BYTES)},
+    internal=True,
+)
+
+#: The public topics of the contract, then the internal one. All have the same number of partitions.
+PUBLIC = (CHANGES, INBOUND, REQUESTS, DECISIONS, AUDIT, NOTIFICATIONS, DEADLETTER)
+ALL = (*PUBLIC, CHANGELOG)

@@ -1,0 +1,29 @@
+"""The benchmark behind `make bench`: `python -m tests.bench [--quick] [--only STAGE,...] [--skip SYSTEM,...]`.
+
+One embedded broker, one input with a fixed seed, one system after another in the same run on the same machine. Only
+ratios between systems of one run mean anything elsewhere; the machine's description stands above the tables.
+
+Systems. *consent-streams* is the whole product, `consent-streams worker` with everything on: validation, settings,
+audit with its inputs, fence, durable changelog, RocksDB, commits, HTTP. *Quix Streams* (`quix_peer.py`) and *plain
+Faust* (`faust_peer.py`) do the reduced job of `reduced.py`, idiomatically, on the same bytes in as many partitions: the
+latest entry of every cell in a durable table with changelog, an audit record per change, a decision per request. The
+peers do less; the product has to be faster all the same. Plain Faust gets the first `FAUST_EVENTS_CAP` events only.
+
+How it is measured. Every worker is a process of its own and knows nothing of the bench. The input of a phase is in its
+topic before the worker starts; the clock (`measure.py`) polls the end offsets of the output topic and reads the
+process's user and system time from /proc, at the first sight of an output and at the last one. Start-up is outside, so
+is the final commit, which is waited for before the worker is ended. Then all outputs are read back and compared with
+`reference.py`: exactly one per input, and the right one, or the run fails instead of giving a number.
+
+Stages, in this order (`--only` takes any of them and adds what they build on):
+- `changes`: 20 000 registered customers; N `consent.changed` until their audit records are visible.
+- `decisions`: N requests against that state until their decisions are visible.
+- `latency`: requests at half of the decisions just measured per second (`--rate` says otherwise; a tenth of the records
+  are changes), open loop, from a generator process (`load.py`); p50 and p99 from produce to consumed decision. Before
+  that, lone requests, one at a time. The same for a bare echo (`echo.py`), which is the floor of Kafka and aiokafka.
+- `restore`: a worker with an empty folder reads its changelog; records per second, product and plain Faust.
+- `footprint`: 10 000 and 1 000 000 customers (`--quick`: 100 000), each registered and opted in once: folder size per
+  customer and resident memory.
+
+Linux only, because of /proc. A run takes about ten minutes on two cores, `--quick` about four.
+"""

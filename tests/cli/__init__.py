@@ -1,0 +1,1 @@
+"""The commands: their options and codes alone, and what they do on a real broker."""
