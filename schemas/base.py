@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, ConfigDict, Field, PlainSerializer, WithJsonSchema
@@ -31,6 +31,7 @@ Language = Annotated[str, Field(min_length=1, max_length=35, description="BCP 47
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MINUTES: dict[str, int] = {}
+_MINUTE_TEXTS: dict[int, str] = {}
 _MINUTES_KEPT = 100_000  # about nine weeks of distinct minutes; then the cache starts anew
 
 
@@ -82,8 +83,13 @@ def _parse_slowly(text: str) -> int:
 
 def format_instant(millis: int) -> str:
     """The canonical form of a time: RFC 3339, UTC, milliseconds, `Z`."""
-    seconds, ms = divmod(millis, 1000)
-    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}.{ms:03d}Z"
+    minute, rest = divmod(millis, 60_000)
+    text = _MINUTE_TEXTS.get(minute)
+    if text is None:
+        if len(_MINUTE_TEXTS) >= _MINUTES_KEPT:
+            _MINUTE_TEXTS.clear()
+        text = _MINUTE_TEXTS[minute] = f"{_EPOCH + timedelta(minutes=minute):%Y-%m-%dT%H:%M:}"
+    return f"{text}{rest // 1000:02d}.{rest % 1000:03d}Z"
 
 
 def _instant_schema() -> WithJsonSchema:

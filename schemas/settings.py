@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -152,7 +152,7 @@ def _repeated(path: str, keys: list[Any]) -> Iterator[str]:
 
 
 def _rule_faults(
-    path: str, rule: OptInTypeRule, units: set[int], profiles: dict[tuple[str, str], Account]
+    path: str, rule: OptInTypeRule, units: set[int], profiles: Mapping[Any, Account]
 ) -> Iterator[str]:
     if rule.org_unit_id not in {None, WHOLE_ORG, *units}:
         yield f"{path}.org_unit_id: no org unit has the id {rule.org_unit_id}"

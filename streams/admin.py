@@ -33,7 +33,7 @@ from streams import topics
 from streams.config import Config
 from streams.topics import KEEP, TopicSpec
 
-CONNECT_S = 8.0  # a broker that has not answered by then is called unreachable, within ten seconds of the command
+CONNECT_S = 7.0  # a broker that has not answered by then is called unreachable, within ten seconds of the command
 CREATE_S = 15.0  # from "created" to "every partition has a leader", which a loaded broker takes a moment for
 POLL_S = 0.1
 #: Outputs must be allowed to be this many times larger than the inputs they carry, the changelog even more.
@@ -161,15 +161,28 @@ def plain_faults(config: Config) -> Iterator[None]:
 async def describe(config: Config) -> Cluster:
     """The cluster's id and our topics as they are now."""
     by_name = {config.topic(spec.name): spec.name for spec in topics.ALL}
+    found_id, states = await _metadata(config, by_name)
+    return Cluster(found_id, {by_name[state.name]: state for state in states})
+
+
+async def partitions_of(config: Config, name: str) -> int:
+    """How many partitions the topic of this full name has. Raises TopicMissing."""
+    _, states = await _metadata(config, [name])
+    if not states:
+        raise TopicMissing(name)
+    return states[0].partitions
+
+
+async def _metadata(config: Config, names: Iterable[str]) -> tuple[str, list[TopicState]]:
     with plain_faults(config):
         client = AIOKafkaClient(bootstrap_servers=config.bootstrap_servers, request_timeout_ms=int(CONNECT_S * 1000))
         try:
             async with asyncio.timeout(CONNECT_S):
                 await client.bootstrap()
-                answer = await client.send(client.get_random_node(), _MetadataRequest(by_name))
+                answer = await client.send(client.get_random_node(), _MetadataRequest(names))
         finally:
             await client.close()
-    found: dict[str, TopicState] = {}
+    states = []
     for error_code, name, topic_id, _, partitions, *_ in answer.topics:
         error = for_code(error_code)
         if error is UnknownTopicOrPartitionError:
@@ -177,8 +190,8 @@ async def describe(config: Config) -> Cluster:
         if error_code and not partitions:
             raise KafkaFault(f"topic {name} cannot be described: {error.__name__}")
         led = all(leader >= 0 for _, _, leader, *_ in partitions)
-        found[by_name[name]] = TopicState(name, topic_id, len(partitions), led)
-    return Cluster(answer.cluster_id or "", found)
+        states.append(TopicState(name, topic_id, len(partitions), led))
+    return answer.cluster_id or "", states
 
 
 async def cluster_id(config: Config) -> str:

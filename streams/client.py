@@ -15,7 +15,7 @@ from types import TracebackType
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.errors import KafkaError
 
-from streams.admin import CONNECT_S, KafkaFault, TopicMissing, plain_faults
+from streams.admin import CONNECT_S, KafkaFault, partitions_of, plain_faults
 from streams.config import Config
 from streams.domain.keys import partition_of
 from streams.topics import INPUT_BYTES
@@ -100,12 +100,7 @@ class Producer:
     async def partitions(self, topic: str) -> int:
         """How many partitions the topic really has. Raises TopicMissing."""
         if topic not in self._partitions:
-            with plain_faults(self._config):
-                async with asyncio.timeout(CONNECT_S):
-                    found = (await self._producer.client.fetch_all_metadata()).partitions_for_topic(topic)
-            if not found:
-                raise TopicMissing(topic)
-            self._partitions[topic] = len(found)
+            self._partitions[topic] = await partitions_of(self._config, topic)
         return self._partitions[topic]
 
     async def send(
@@ -182,6 +177,11 @@ class Reader:
         self._consumer: AIOKafkaConsumer
 
     async def __aenter__(self) -> Reader:
+        count = await partitions_of(self._config, self._topic)
+        wanted = range(count) if self._wanted is None else self._wanted
+        if not set(wanted) <= set(range(count)):
+            raise KafkaFault(f"topic {self._topic} has only {count} partitions: see `consent-streams topics check`")
+        self._assigned = [TopicPartition(self._topic, partition) for partition in sorted(wanted)]
         self._consumer = AIOKafkaConsumer(
             bootstrap_servers=self._config.bootstrap_servers,
             enable_auto_commit=False,
@@ -193,23 +193,11 @@ class Reader:
             try:
                 async with asyncio.timeout(CONNECT_S):
                     await self._consumer.start()
-                    await self._assign()
             except BaseException:
                 await self._close()
                 raise
-        return self
-
-    async def _assign(self) -> None:
-        topics = await self._consumer.topics()
-        found = self._consumer.partitions_for_topic(self._topic) if self._topic in topics else None
-        if not found:
-            raise TopicMissing(self._topic)
-        wanted = found if self._wanted is None else self._wanted
-        if not found.issuperset(wanted):
-            few = f"topic {self._topic} has only {len(found)} partitions"
-            raise KafkaFault(f"{few}: see `consent-streams topics check`")
-        self._assigned = [TopicPartition(self._topic, partition) for partition in sorted(wanted)]
         self._consumer.assign(self._assigned)
+        return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

@@ -3,46 +3,221 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import signal
+import socket
 import sys
-from contextlib import suppress
+import time
+from typing import TextIO
 
+from faust.types import TP
+
+from streams import admin, metrics, topics
 from streams.app import App, Lanes, make_app, store_of
 from streams.config import Config
+from streams.engine import guard
 from streams.engine.core import Engine
+from streams.http.answers import Answers
+from streams.http.service import Service
 
 log = logging.getLogger("consent_streams")
 
 #: SIGTERM ends a worker within ten seconds; what is not done by then is left to the partitions' next owners.
 STOP_WITHIN_S = 8.0
+#: How often the ready line, the lag and the restore progress are looked at.
+WATCH_EVERY_S = 0.2
+#: A line of progress while the state is restored.
+PROGRESS_EVERY_S = 2.0
 
 
-class StartError(Exception):
-    """The worker cannot start; the message is one clear line."""
+class WorkerError(Exception):
+    """The worker cannot start or go on; the message is one clear line."""
 
 
-async def run(config: Config) -> int:
-    """Run a worker until a signal or an error ends it; returns the exit code."""
-    app: App | None = None
-    engine = Engine(config, lambda: store_of(app))  # type: ignore[arg-type]
-    app = make_app(config, engine, "http://127.0.0.1:6066")
-    engine.opener = Lanes(config, engine, lambda *_: None)
-    await engine.start()
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
-    app.finalize()
-    starting = asyncio.create_task(app.start())
-    waits = {asyncio.create_task(stop.wait()), asyncio.create_task(app._crashed.wait()), engine.failed}
-    await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
-    print("ending", stop.is_set(), app._crashed.is_set(), engine.failed, file=sys.stderr)
-    if engine.failed.done():
-        import traceback
-        traceback.print_exception(engine.failed.result())
-    with suppress(TimeoutError):
-        await asyncio.wait_for(engine.stop(), 5)
-        await asyncio.wait_for(app.stop(), 5)
-    starting.cancel()
-    return 0 if stop.is_set() else 1
+def run_worker(config: Config) -> int:
+    """Run a worker until a signal or an error ends it; returns its exit code: 0 after a signal, else 1."""
+    _set_up_logging(config.log_level)
+    try:
+        held = guard.lock(config.datadir / "state")
+        return asyncio.run(_run(config, held))
+    except (WorkerError, guard.GuardError, admin.KafkaFault) as exc:
+        print(f"Error: {exc}", file=sys.stderr, flush=True)
+        return 1
+
+
+def _set_up_logging(level: str) -> None:
+    logging.basicConfig(
+        level=level.upper(), stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s", force=True
+    )
+    # Faust and aiokafka tell every step of a rebalance at info, and build a debug record for every send.
+    for name in ("faust", "mode", "aiokafka", "httpx", "uvicorn", "streams.engine.table"):
+        logging.getLogger(name).setLevel(logging.WARNING if level != "debug" else logging.INFO)
+
+
+def _tune_garbage_collection() -> None:
+    """Decoded states are many short-lived lists without cycles: looking through them a thousand times finds nothing."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(100_000, 20, 50)
+
+
+async def _run(config: Config, held: TextIO) -> int:
+    listener = _listen(config)
+    await _check(config)
+    worker = Worker(config, listener)
+    try:
+        return await worker.run()
+    finally:
+        held.close()
+
+
+def _listen(config: Config) -> socket.socket:
+    """Bind first: a taken port is known before anything is started, and port 0 becomes a real one."""
+    family = socket.AF_INET6 if ":" in config.http_host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((config.http_host, config.http_port))
+        listener.listen()
+    except OSError as exc:
+        raise WorkerError(
+            f"HTTP cannot listen on {config.http_host}:{config.http_port}: {exc.strerror}; set CONSENT_HTTP_PORT"
+        ) from None
+    return listener
+
+
+async def _check(config: Config) -> None:
+    problems = await admin.check_topics(config, fatal_only=True)
+    if problems:
+        raise WorkerError("; ".join(problems))
+    ids = await admin.topic_ids(config)
+    identity = {
+        "cluster_id": await admin.cluster_id(config),
+        "partition_count": config.partitions,
+        "topic_ids": {spec.name: str(ids[spec.name]) for spec in (topics.CHANGES, topics.CHANGELOG)},
+    }
+    guard.identify(config.datadir / "state", identity)
+
+
+class Worker:
+    """Everything that one worker runs, started together and stopped in order."""
+
+    def __init__(self, config: Config, listener: socket.socket) -> None:
+        self._config = config
+        self._listener = listener
+        host, port = listener.getsockname()[:2]
+        shown = f"[{host}]" if ":" in host else host
+        self.url = config.http_advertised_url or f"http://{shown}:{port}"
+        self._engine = Engine(config, lambda: store_of(self._app))
+        self._app: App = make_app(config, self._engine, self.url)
+        answers = Answers(config)
+        self._engine.opener = Lanes(config, self._engine, answers.on_answer)
+        self._http = Service(config, self._engine, answers, self._owner_of)
+        self._said_ready = False
+
+    async def run(self) -> int:
+        """Work until a signal or a failure; returns the exit code."""
+        stop = asyncio.Event()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(number, stop.set)
+        _tune_garbage_collection()
+        self._http.start(self._listener, self._unready)
+        await self._engine.start()
+        self._app.finalize()
+        starting = asyncio.create_task(self._app.start(), name="faust")
+        watching = asyncio.create_task(self._watch(), name="watch")
+        crashed = asyncio.create_task(self._app._crashed.wait(), name="crashed")
+        stopping = asyncio.create_task(stop.wait(), name="signal")
+        ends = {crashed, stopping, self._engine.failed, starting, watching}
+        while not (stopping.done() or crashed.done() or self._engine.failed.done() or watching.done()):
+            done, _ = await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+            ends -= done & {starting}
+            if starting.done() and starting.exception() is not None:
+                break
+        error = self._error(starting, watching)
+        in_time = await self._stop()
+        return self._conclude(error, in_time)
+
+    def _error(self, *tasks: asyncio.Task[None]) -> BaseException | None:
+        if self._engine.failed.done():
+            return self._engine.failed.result()
+        if self._app._crashed.is_set():
+            return self._app.crash_reason or RuntimeError("Faust ended without saying why")
+        return next((t.exception() for t in tasks if t.done() and not t.cancelled() and t.exception()), None)
+
+    def _conclude(self, error: BaseException | None, in_time: bool) -> int:
+        if error is not None:
+            log.debug("the error that ended the worker", exc_info=error)
+            expected = type(error).__module__.startswith("streams.")
+            what = str(error) if expected else f"{type(error).__name__}: {error}"
+            if not expected:
+                log.error("unexpected error", exc_info=error)
+            print(f"Error: the worker ends: {what}", file=sys.stderr, flush=True)
+            return 1
+        if not in_time:
+            print("Error: the worker did not end in order within its time; nothing is lost", file=sys.stderr, flush=True)
+            return 1
+        log.info("ended in order")
+        return 0
+
+    async def _stop(self) -> bool:
+        """Finish checkpoints, commit, leave the group; whether that was done within STOP_WITHIN_S."""
+        try:
+            async with asyncio.timeout(STOP_WITHIN_S):
+                consumer = self._app.consumer
+                consumer.stop_flow()
+                await self._engine.close()
+                if not self._engine.failed.done() and not self._app._crashed.is_set():
+                    await consumer.commit()
+                await self._app.stop()
+                await self._engine.stop()
+                await self._http.stop()
+        except TimeoutError:
+            return False
+        return True
+
+    def _owner_of(self, partition: int) -> str | None:
+        tp = TP(self._config.topic(topics.CHANGELOG.name), partition)
+        url = self._app.assignor._tps_url.get(tp)
+        return None if url in (None, self.url) else str(url)
+
+    def _assigned(self) -> list[int]:
+        changes = self._config.topic(topics.CHANGES.name)
+        return [tp.partition for tp in self._app.assignor.assigned_actives() if tp.topic == changes]
+
+    def _unready(self) -> str | None:
+        if self._app.rebalancing or not self._app.tables.recovery.completed.is_set():
+            return "partitions are being assigned or restored"
+        return self._engine.unready(self._assigned())
+
+    async def _watch(self) -> None:
+        """Say when the worker is ready, and how a long restore goes."""
+        told = time.monotonic()
+        while True:
+            await asyncio.sleep(WATCH_EVERY_S)
+            if not self._said_ready and self._unready() is None:
+                self._said_ready = True
+                numbers = sorted(self._engine.partitions)
+                print(f"consent-streams worker ready at {self.url} with partitions {numbers}", flush=True)
+            self._measure_lag()
+            left = self._restore_left()
+            if left and time.monotonic() - told > PROGRESS_EVERY_S:
+                told = time.monotonic()
+                log.info("restoring the state: %d changelog records left", left)
+
+    def _restore_left(self) -> int:
+        recovery = self._app.tables.recovery
+        total = 0
+        for tp, left in recovery.active_remaining().items():
+            metrics.RESTORE_LEFT.labels(tp.partition).set(max(0, left) if recovery.in_recovery else 0)
+            total += max(0, left) if recovery.in_recovery else 0
+        return total
+
+    def _measure_lag(self) -> None:
+        for spec in (topics.CHANGES, topics.REQUESTS):
+            for number in self._engine.partitions:
+                tp = TP(self._config.topic(spec.name), number)
+                lag = self._app.consumer.lag(tp)
+                if lag is not None:
+                    metrics.LAG.labels(spec.name, number).set(lag)

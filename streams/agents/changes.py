@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from typing import Any
 
 from schemas.events import EVENTS
@@ -31,8 +32,9 @@ class Changes:
         self._scribe = scribe
         self._partitions = partitions
         self._max_bytes = max_bytes
-        #: Broker timestamps of the opt-outs that the checkpoint in hand applies.
+        #: Broker timestamps of the opt-outs, and outcomes of the records, of the checkpoint in hand.
         self._opt_outs: list[int] = []
+        self._outcomes: Counter[str] = Counter()
 
     def apply(self, view: View, record: Record, out: Outputs) -> None:
         """One record: into the state with its audit, home if it is misrouted, or a dead letter."""
@@ -49,7 +51,7 @@ class Changes:
             else:
                 self._apply_event(view, record, event, document, out)
         except (UnreadableError, RejectedError) as exc:
-            metrics.RECORDS.labels(_NAME, "dead_letter").inc()
+            self._outcomes["dead_letter"] += 1
             self._scribe.dead_letter(out, record, exc.code, str(exc))
 
     def _is_home(self, record: Record, key: bytes, out: Outputs) -> bool:
@@ -59,16 +61,19 @@ class Changes:
             return True
         if any(name == FORWARDED for name, _ in record.headers):
             raise UnreadableError("key_mismatch", f"key: its home is partition {home}, and it was sent home before")
-        metrics.RECORDS.labels(_NAME, "misrouted").inc()
+        self._outcomes["misrouted"] += 1
         self._scribe.forward(out, record, home)
         return False
 
     def checkpointed(self) -> None:
-        """What was applied is in force: measure how long its opt-outs took from the broker's timestamp to here."""
+        """What was applied is in force: count it, and how long its opt-outs took from the broker's timestamp to here."""
         now = time.time()
         for written_at in self._opt_outs:
             metrics.ENFORCEMENT.observe(max(0.0, now - written_at / 1000))
         self._opt_outs.clear()
+        for outcome, count in self._outcomes.items():
+            metrics.RECORDS.labels(_NAME, outcome).inc(count)
+        self._outcomes.clear()
 
     @staticmethod
     def _read(document: dict[str, Any], key: bytes) -> dict[str, Any]:
@@ -96,7 +101,7 @@ class Changes:
         outcome, reason, cells, state = apply_event(org, before, event, record.timestamp)
         if state is not None and reason != "not_registered":
             view.put(key, state)
-        metrics.RECORDS.labels(_NAME, reason or outcome).inc()
+        self._outcomes[reason or outcome] += 1
         if outcome == "applied" and event.get("type") == "OPTOUT":
             self._opt_outs.append(record.timestamp)
         body = change_audit(self._scribe.partition, record, document, org.version, (outcome, reason, cells))
@@ -117,7 +122,7 @@ class Changes:
         else:
             view.put_org(org_id, settings)
             outcome, reason = "settings_applied", None
-        metrics.RECORDS.labels(_NAME, reason or outcome).inc()
+        self._outcomes[reason or outcome] += 1
         metrics.SETTINGS.labels(org_id, self._scribe.partition).set(version)
         self._scribe.audit(
             out, record, change_audit(self._scribe.partition, record, document, version, (outcome, reason, []))

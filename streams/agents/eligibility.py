@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from collections import Counter
+from typing import Any
 
 import orjson
 
 from schemas.eligibility import REQUEST
+from schemas.settings import WHOLE_ORG
 from streams import metrics, topics
 from streams.agents.reading import UnreadableError, parse, validate
 from streams.agents.writing import FORWARDED, Scribe, decision_audit
@@ -23,11 +25,16 @@ _NAME = topics.REQUESTS.name
 NEVER = 2**63 - 1
 
 
-class Question(NamedTuple):
-    """A request as read; `fault` is set when only its id could be."""
+class Unread:
+    """A request of which only the id could be read, so that it can be answered all the same."""
 
-    request: dict[str, Any]
-    fault: bool
+    __slots__ = ("document",)
+
+    def __init__(self, document: dict[str, Any]) -> None:
+        self.document = document
+
+
+Question = dict[str, Any] | Unread
 
 
 class Eligibility:
@@ -54,7 +61,7 @@ class Eligibility:
                 raise UnreadableError("key_mismatch", f"key: {key!r:.300} is not the record's own {own!r:.300}", document)
         except UnreadableError as exc:
             return self._unreadable(record, exc, out)
-        return Question(request, False)
+        return request
 
     def _is_home(self, record: Record, key: bytes, out: Outputs) -> bool:
         home = partition_of(key, self._partitions)
@@ -76,15 +83,14 @@ class Eligibility:
         if document is None or not isinstance(request_id, str) or not 1 <= len(request_id) <= 128:
             metrics.RECORDS.labels(_NAME, "dead_letter").inc()
             return None
-        return Question(document, True)
+        return Unread(document)
 
     def limits(self, question: Question) -> tuple[int | None, float]:
         """The least position the request asks for, and how long it may wait, in seconds."""
-        if question.fault:
+        if type(question) is Unread:
             return None, self._max_wait_ms / 1000
-        request = question.request
-        asked = request.get("min_position")
-        wait = request.get("max_wait_ms")
+        asked = question.get("min_position")
+        wait = question.get("max_wait_ms")
         seconds = (self._max_wait_ms if wait is None else wait) / 1000
         if asked is None:
             return None, seconds
@@ -99,6 +105,7 @@ class Eligibility:
         audits, decisions = Outputs(), Outputs()
         mark = progress.header()
         states = _States(partition, ready)
+        reasons: Counter[str] = Counter()
         for parked in ready:
             record = parked.record
             promised = progress.promised.get(record.offset)
@@ -106,21 +113,22 @@ class Eligibility:
                 body = promised
             else:
                 verdict, version = self._verdict(partition, states, parked)
-                body = self._body(partition, record, parked.question, verdict, version)
-                metrics.DECISIONS.labels(verdict.reason).inc()
+                body = self._body(partition.applied, record.offset, parked.question, verdict, version)
+                reasons[verdict.reason] += 1
                 audit = decision_audit(self._scribe.partition, record, version, body, verdict.inputs)
                 self._scribe.audit(audits, record, audit, mark)
             self._scribe.decision(decisions, record, body, mark)
             parked.answer = body
         metrics.RECORDS.labels(_NAME, "decided").inc(len(ready))
+        for reason, count in reasons.items():
+            metrics.DECISIONS.labels(reason).inc(count)
         return audits, decisions
 
     @staticmethod
     def _verdict(partition: Partition, states: _States, parked: Parked) -> tuple[Verdict, int | None]:
-        question: Question = parked.question
-        if question.fault:
+        request: Question = parked.question
+        if type(request) is Unread:
             return Verdict(False, "invalid_request", None, None, []), None
-        request = question.request
         org = partition.org(request["org_id"])
         version = None if org is None else org.version
         if parked.needs > partition.applied:
@@ -128,27 +136,29 @@ class Eligibility:
         return decide(org, states[parked.record.key or b""], request), version
 
     def _body(
-        self, partition: Partition, record: Record, question: Question, verdict: Verdict, version: int | None
+        self, applied: int, offset: int, question: Question, verdict: Verdict, version: int | None
     ) -> bytes:
-        request = question.request
-        given = _echo if question.fault else _trusted
+        request = _echo(question.document) if isinstance(question, Unread) else question
+        known = request.get
+        request_id = request["request_id"]
+        partition = self._scribe.partition
         return orjson.dumps(
             {
-                "request_id": request["request_id"],
-                "decision_id": f"{request['request_id']}/{self._scribe.partition}/{record.offset}",
-                "org_id": given(request, "org_id"),
-                "customer_id": given(request, "customer_id"),
-                "channel": given(request, "channel"),
-                "priority": given(request, "priority"),
-                "org_unit_id": given(request, "org_unit_id") if "org_unit_id" in request else -1,
+                "request_id": request_id,
+                "decision_id": f"{request_id}/{partition}/{offset}",
+                "org_id": known("org_id"),
+                "customer_id": known("customer_id"),
+                "channel": known("channel"),
+                "priority": known("priority"),
+                "org_unit_id": known("org_unit_id", WHOLE_ORG),
                 "eligible": verdict.eligible,
                 "reason": verdict.reason,
                 "policy": verdict.policy,
                 "opt_in_type": verdict.opt_in_type,
-                "as_of": {"partition": self._scribe.partition, "offset": partition.applied},
+                "as_of": {"partition": partition, "offset": applied},
                 "settings_version": version,
-                "campaign_id": given(request, "campaign_id"),
-                "communication_id": given(request, "communication_id"),
+                "campaign_id": known("campaign_id"),
+                "communication_id": known("communication_id"),
             }
         )
 
@@ -157,7 +167,7 @@ class _States:
     """The states that a group of requests asks about: read in one go, decoded once each."""
 
     def __init__(self, partition: Partition, ready: list[Parked]) -> None:
-        keys = {p.record.key for p in ready if p.record.key and not p.question.fault}
+        keys = {p.record.key for p in ready if p.record.key and type(p.question) is not Unread}
         self._raw = partition.states(list(keys)) if keys else {}
         self._decoded: dict[bytes, State | None] = {}
 
@@ -167,14 +177,9 @@ class _States:
         return self._decoded[key]
 
 
-def _trusted(request: dict[str, Any], name: str) -> Any:
-    return request.get(name)
-
-
-def _echo(request: dict[str, Any], name: str) -> Any:
-    """A field of a request that did not pass: given back only where it is what its schema could hold."""
-    value = request.get(name)
-    return value if isinstance(value, (str, int)) and not isinstance(value, bool) else None
+def _echo(document: dict[str, Any]) -> dict[str, Any]:
+    """What can be given back of a request that did not pass: texts and whole numbers."""
+    return {name: value for name, value in document.items() if type(value) in (str, int)}
 
 
 def _document_of(record: Record) -> dict[str, Any] | None:

@@ -8,7 +8,7 @@ import orjson
 
 from schemas.base import format_instant
 from streams import metrics, topics
-from streams.domain.decisions import Weighed
+from streams.domain.orgs import Weighed
 from streams.engine.outputs import Outputs
 from streams.engine.records import POSITION, PROGRESS, Record
 
@@ -64,7 +64,7 @@ class Scribe:
         if self.written and self._is_written(topics.AUDIT.name, record.offset):
             return
         place = f"{self._place}{record.offset}".encode()
-        headers = [*self._audit_head, ("ce_id", place), (POSITION, place)]
+        headers = [*self._audit_head, (POSITION, place)]
         if progress is not None:
             headers.append((PROGRESS, progress))
         out.add(self._audit, self.partition, record.key, body, headers)
@@ -72,7 +72,7 @@ class Scribe:
     def decision(self, out: Outputs, record: Record, body: bytes, progress: bytes) -> None:
         """A decision, for the request's own key and partition."""
         place = f"{self._place}{record.offset}".encode()
-        headers = [*self._decision_head, ("ce_id", place), (POSITION, place), (PROGRESS, progress)]
+        headers = [*self._decision_head, (POSITION, place), (PROGRESS, progress)]
         out.add(self._decisions, self.partition, record.key, body, headers)
 
     def dead_letter(self, out: Outputs, record: Record, code: str, message: str) -> None:
@@ -139,15 +139,20 @@ def decision_audit(partition: int, record: Record, version: int | None, body: by
     )
 
 
-def _weighed(one: Weighed) -> dict[str, Any]:
-    dated = one.dated
-    return {
-        "source": one.place.source,
-        "account_id": one.place.account_id,
-        "opt_in_type": one.place.opt_in_type,
-        "status": one.status,
-        "pending": one.pending,
+def _weighed(one: Weighed) -> Any:
+    place, status, pending, dated, org_unit_id = one
+    if one is place.unset and place.explained is not None:
+        return place.explained
+    document = {
+        "source": place.source,
+        "account_id": place.account_id,
+        "opt_in_type": place.opt_in_type,
+        "status": status,
+        "pending": pending,
         "since": None if dated is None else format_instant(dated[0]),
         "event_id": None if dated is None else dated[2],
-        "org_unit_id": one.org_unit_id,
+        "org_unit_id": org_unit_id,
     }
+    if one is place.unset:
+        place.explained = orjson.Fragment(orjson.dumps(document))
+    return document

@@ -25,6 +25,10 @@ class NoWorker(Failure):
         )
 
 
+class NotFound(Failure):
+    """The worker knows no such thing; the message is its own."""
+
+
 def base_url(config: Config) -> str:
     """Where this machine reaches the worker with these options. Raises Failure for port 0."""
     if config.http_port == 0:
@@ -33,8 +37,8 @@ def base_url(config: Config) -> str:
     return f"http://{f'[{host}]' if ':' in host else host}:{config.http_port}"
 
 
-def get(config: Config, *path: str | int, timeout_s: float = TIMEOUT_S) -> Any | None:
-    """The JSON at a path, whose parts are quoted here; None: not found. Raises Failure with one line."""
+def get(config: Config, *path: str | int, timeout_s: float = TIMEOUT_S) -> Any:
+    """The JSON at a path, whose parts are quoted here. Raises NoWorker, NotFound or another Failure with one line."""
     url = "/".join([base_url(config), *(quote(str(part), safe="") for part in path)])
     headers = {"Authorization": f"Bearer {config.http_token}"} if config.http_token else {}
     try:
@@ -43,7 +47,7 @@ def get(config: Config, *path: str | int, timeout_s: float = TIMEOUT_S) -> Any |
     except httpx.TransportError as error:
         raise NoWorker(config) from error
     if answer.status_code == httpx.codes.NOT_FOUND:
-        return None
+        raise NotFound(_reason(answer))
     if answer.status_code in {httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN}:
         raise Failure("the worker asks for a token: set CONSENT_HTTP_TOKEN to the one it was started with")
     if answer.status_code == httpx.codes.SERVICE_UNAVAILABLE:

@@ -42,7 +42,7 @@ def command(config: Config, file: BinaryIO, keep_going: bool, as_json: bool) -> 
     if file.isatty():
         note("reading events from the terminal, one per line; Ctrl-D ends the input")
     publishing = Publishing(reachable(config), as_json)
-    with progress(lambda: f"{publishing.published} events published so far"):
+    with progress(lambda: f"{publishing.published or 'no'} events published so far"):
         try:
             faults = run(publishing.run(file, keep_going))
         except KafkaFault as error:

@@ -17,7 +17,7 @@ from streams.config import Config
 from streams.domain.keys import settings_key
 
 from .documents import DocumentError, read_settings
-from .http import get
+from .http import NotFound, get
 from .options import HTTP, KAFKA, json_option, with_config
 from .root import Failure
 from .run import note, progress, reachable, run
@@ -139,7 +139,8 @@ def _version_in_force(config: Config, org_id: int) -> int | None:
         found = get(config, "v1", "orgs", org_id, "settings", timeout_s=1.0)
     except Failure:
         return None
-    return found["version"] if found else None
+    version: int = found["version"]
+    return version
 
 
 def wait_in_force(config: Config, document: dict[str, Any], before: int | None) -> str:
@@ -151,13 +152,14 @@ def wait_in_force(config: Config, document: dict[str, Any], before: int | None) 
     while time.monotonic() < deadline:
         try:
             found = get(config, "v1", "orgs", document["org_id"], "settings", timeout_s=1.0)
+        except NotFound:
+            answered = True
         except Failure:
             if not answered:
                 return "unknown"
         else:
             answered = True
-            versions = [*found["partitions"].values(), found["version"]] if found else [0]
-            if all(version is not None and version >= document["version"] for version in versions):
+            if min([*found["partitions"].values(), found["version"]]) >= document["version"]:
                 return "in_force"
         time.sleep(POLL_S)
     return "not_yet"
@@ -174,9 +176,10 @@ def show(config: Config, org: int, as_json: bool) -> None:
     Example:
       consent-streams settings show 100
     """
-    found = get(config, "v1", "orgs", org, "settings")
-    if found is None:
-        raise Failure(f"unknown org {org}: give it settings with `consent-streams settings apply FILE`")
+    try:
+        found = get(config, "v1", "orgs", org, "settings")
+    except NotFound as error:
+        raise Failure(f"unknown org {org}: give it settings with `consent-streams settings apply FILE`") from error
     if as_json:
         click.echo(orjson.dumps(found))
         return

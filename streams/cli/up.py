@@ -22,7 +22,7 @@ from . import sample
 from .asking import ask
 from .child import WorkerProcess, free_port
 from .events import check_event
-from .http import base_url, get
+from .http import NotFound, base_url, get
 from .options import WORKER, json_option, with_config
 from .run import note, progress, reachable, run
 from .settings import apply_settings, wait_in_force
@@ -84,8 +84,13 @@ def command(config: Config, broker_port: int | None, as_json: bool) -> None:
 def _signals_interrupt() -> Iterator[ExitStack]:
     """A block that the first Ctrl-C or SIGTERM leaves; what it left on the stack is ended undisturbed, then exit 0."""
 
+    asked: list[int] = []
+
     def interrupt(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
-        raise KeyboardInterrupt
+        first = not asked
+        asked.append(number)
+        if first:
+            raise KeyboardInterrupt
 
     before = {number: signal.signal(number, interrupt) for number in ENDING}
     try:
@@ -93,8 +98,7 @@ def _signals_interrupt() -> Iterator[ExitStack]:
             try:
                 yield stack
             finally:
-                for number in ENDING:
-                    signal.signal(number, signal.SIG_IGN)
+                asked.append(0)  # from here on nothing interrupts
                 note("ending")
     except KeyboardInterrupt:
         pass
@@ -111,10 +115,10 @@ def _broker(config: Config, port: int | None) -> ChosenBroker:
 
 def _show_sample(config: Config) -> list[dict[str, Any]]:
     document = sample.settings()
-    there = get(config, "v1", "orgs", sample.ORG_ID, "settings")
-    if there:
+    try:
+        there = get(config, "v1", "orgs", sample.ORG_ID, "settings")
         note(f"sample org {sample.ORG_ID}: its settings are in force, version {there['version']}")
-    else:
+    except NotFound:
         apply_settings(config, document)
         with progress(lambda: "waiting for the settings to be in force"):
             wait_in_force(config, document, None)

@@ -23,6 +23,7 @@ def command(ctx: click.Context, config: Config) -> None:
     Example, a second worker on the same machine:
       consent-streams worker --http-port 6067 --datadir /var/lib/consent-2 --bootstrap-servers 127.0.0.1:9092
     """
-    from streams.app import run_worker  # noqa: PLC0415 - imports Faust, which no other command needs
+    config = reachable(config)
+    from streams.worker import run_worker  # noqa: PLC0415 - imports Faust, which no other command needs
 
-    ctx.exit(run_worker(reachable(config)))
+    ctx.exit(run_worker(config))

@@ -16,22 +16,12 @@ from streams.domain.cells import (
     add_entry,
     cancel_pending,
     forget_pending,
-    new_cell,
     newer,
     status,
     winner,
 )
 from streams.domain.orgs import Org, Place
-from streams.domain.state import (
-    ERASED,
-    REGISTERED,
-    UNREGISTERED,
-    State,
-    cell_key,
-    erased_state,
-    new_state,
-    remember,
-)
+from streams.domain.state import ERASED, REGISTERED, UNREGISTERED, State
 
 
 class RejectedError(Exception):
@@ -66,30 +56,31 @@ def apply_event(org: Org, state: State | None, event: dict[str, Any], written_at
         return Applied("registered", None, _NO_CELLS, _registered(state, event))
     if kind == "customer.erased":
         _check_time(org, event, written_at)
-        return Applied("erased", None, _NO_CELLS, erased_state())
-    if state is None or state["r"] != REGISTERED:
-        if org.require_registration or (state is not None and state["r"] == ERASED):
+        return Applied("erased", None, _NO_CELLS, State(ERASED))
+    if state is None or state.registration != REGISTERED:
+        if org.require_registration or (state is not None and state.registration == ERASED):
             return Applied("ignored", "not_registered", _NO_CELLS, state)
-        state = state or new_state(UNREGISTERED)
+        state = state or State(UNREGISTERED)
     place = _checked_place(org, event)
     _check_time(org, event, written_at)
-    if event["event_id"] in state["e"]:
+    if state.remembers(event["event_id"]):
         return Applied("ignored", "duplicate", _NO_CELLS, state)
-    remember(state, event["event_id"])
+    state.remember(event["event_id"])
     apply = _verify if kind == "consent.verified" else _change
     return apply(org, state, event, place)
 
 
 def _registered(state: State | None, event: dict[str, Any]) -> State:
     """Domain section 6; after an erasure nothing of the old state is left."""
-    if state is None or state["r"] == ERASED:
-        state = new_state(REGISTERED)
-    state["r"] = REGISTERED
+    if state is None or state.registration == ERASED:
+        state = State(REGISTERED)
+    known: dict[str, Any] = {"r": REGISTERED}
     given = {name: value for name, value in (event.get("identifiers") or {}).items() if value is not None}
     if given:
-        state["i"] = {**state.get("i", {}), **given}
+        known["i"] = {**state.about.get("i", {}), **given}
     if event.get("language"):
-        state["l"] = event["language"]
+        known["l"] = event["language"]
+    state.update(**known)
     return state
 
 
@@ -120,9 +111,7 @@ def _check_time(org: Org, event: dict[str, Any], written_at: int) -> None:
 def _change(org: Org, state: State, event: dict[str, Any], place: Place) -> Applied:
     kind = OPTIN if event["type"] == "OPTIN" else OPTOUT
     entry: Entry = [event["occurred_at"], kind, event["event_id"], event.get("origin", "PRODUCER"), None]
-    cell = state["c"].get(place.key)
-    if cell is None:
-        cell = state["c"][place.key] = new_cell()
+    cell = state.make_cell(place.key)
     newest = winner(cell)
     if kind == OPTIN and place.opt_in_type == "DOUBLE" and (newest is None or newest[1] == OPTOUT):
         return _ask_verification(state, cell, entry, newest)
@@ -143,7 +132,7 @@ def _ask_verification(state: State, cell: Cell, entry: Entry, newest: Entry | No
 
 def _verify(org: Org, state: State, event: dict[str, Any], place: Place) -> Applied:
     """Domain section 1: a verification that names the pending entry enters an OPTIN at its own time."""
-    cell = state["c"].get(place.key)
+    cell = state.cell(place.key)
     named = event["verifies"]
     if cell is None or cell[1] is None or cell[1][1] != named:
         once = cell is not None and named in cell[2]
@@ -179,25 +168,19 @@ def _must_sync(org: Org, state: State, event: dict[str, Any], entry: Entry) -> b
         return org.sync_opt_in
     if org.sync_opt_out != "first":
         return org.sync_opt_out == "any"
-    head = f"{event['source']}|{event['channel']}|{event['priority']}|"
-    return not any(
-        cell[0] and key.startswith(head) and key.split("|", 4)[4] == event["account_id"]
-        for key, cell in state["c"].items()
-    )
+    cells = state.cells_of(event["source"], event["account_id"], event["channel"], event["priority"])
+    return not any(cell[0] for cell in cells)
 
 
 def _sync(org: Org, state: State, event: dict[str, Any], entry: Entry, changed: list[dict[str, Any]]) -> None:
     """The entry joins the cell of every other org unit by rule 2.4, with its own time, id and origin."""
     own = event["org_unit_id"]
     synced = [*entry[:4], own]
-    cells = state["c"]
     for unit in org.units:
         if unit == own:
             continue
-        key = cell_key(event["source"], event["account_id"], event["channel"], event["priority"], unit)
-        cell = cells.get(key)
-        if cell is None:
-            cell = cells[key] = new_cell()
+        place = org.place(event["source"], event["account_id"], event["channel"], event["priority"], unit)
+        cell = state.make_cell(place.key)
         newest = winner(cell)
         if add_entry(cell, synced):
             changed.append(_cell_change(event, unit, newest, synced))

@@ -3,20 +3,38 @@
 from __future__ import annotations
 
 from functools import cached_property
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from schemas.settings import WHOLE_ORG, OrgSettings, matching_rule
+from streams.domain.cells import Entry
 from streams.domain.state import cell_key
 
 
-class Place(NamedTuple):
+class Place:
     """Everything that settings say of one cell: its type, its key, and the key of the whole org's cell beside it."""
 
-    source: str
-    account_id: str
-    opt_in_type: str
-    key: str
-    org_key: str | None
+    __slots__ = ("account_id", "explained", "key", "opt_in_type", "org_key", "source", "unset")
+
+    def __init__(self, source: str, account_id: str, opt_in_type: str, key: bytes, org_key: bytes | None) -> None:
+        self.source = source
+        self.account_id = account_id
+        self.opt_in_type = opt_in_type
+        self.key = key
+        self.org_key = org_key
+        #: What weighing it gives while nothing is set: the most frequent result by far.
+        self.unset = Weighed(self, "NOT_SET", False, None, None)
+        #: Room for how an audit record says so, made once.
+        self.explained: Any = None
+
+
+class Weighed(NamedTuple):
+    """One profile with its effective status; `dated` is the entry from which it dates, made on `org_unit_id`."""
+
+    place: Place
+    status: str
+    pending: bool
+    dated: Entry | None
+    org_unit_id: int | None
 
 
 class Org:
@@ -68,7 +86,7 @@ class Org:
     @cached_property
     def _policies(self) -> dict[int, str]:
         unified = self.settings.unified
-        found = {WHOLE_ORG: unified.policy if unified.enabled else "existing"}
+        found: dict[int, str] = {WHOLE_ORG: unified.policy if unified.enabled else "existing"}
         for unit in self.units:
             own = unified.org_units.get(unit)
             enabled = unified.enabled if own is None or own.enabled is None else own.enabled

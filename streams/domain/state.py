@@ -1,7 +1,11 @@
-"""A customer's state and how it is written: one JSON object, canonical, with the version of its format.
+"""A customer's state and how it is written: lines of JSON, so that what is not touched need not be decoded.
 
-Fields: `v` format version, `r` registration (0 never, 1 registered, 2 erased), `i` identifiers, `l` language,
-`e` the last event ids, `c` cells by their key.
+    {"v":1,"r":1}                                  format version, registration, and what else is known
+    ["e-1","e-2"]                                  the last event ids
+    "INSTORE|EMAIL|BULK|200031782|01"              a cell's key ...
+    [[[1795254259000,0,"e-1","API",null]],null,[],null]      ... and the cell, see domain.cells; and so on
+
+The form is canonical: the same state is always the same bytes.
 """
 
 from __future__ import annotations
@@ -10,55 +14,142 @@ from typing import Any
 
 import orjson
 
+from streams.domain.cells import Cell, new_cell
+
 FORMAT_VERSION = 1
 REMEMBERED_IDS = 128  # domain section 2.5
 
 UNREGISTERED, REGISTERED, ERASED = 0, 1, 2
-
-State = dict[str, Any]
 
 
 class UnknownFormatError(Exception):
     """A state was written in a format that this version of the product cannot read."""
 
 
-def new_state(registration: int) -> State:
-    """The state of a customer without any consent."""
-    return {"v": FORMAT_VERSION, "r": registration, "e": [], "c": {}}
+class State:
+    """One customer's state. What is not asked for is neither decoded nor encoded: it stays the bytes it was."""
+
+    __slots__ = ("_about", "_cells", "_ids", "_open")
+
+    def __init__(self, registration: int) -> None:
+        self._about = b'{"v":%d,"r":%d}' % (FORMAT_VERSION, registration)
+        self._ids = b"[]"
+        #: Every cell as it was written: newline, key, newline, cell.
+        self._cells = b""
+        #: Cells that were asked for, and may have been changed since.
+        self._open: dict[bytes, Cell] = {}
+
+    @property
+    def registration(self) -> int:
+        """UNREGISTERED, REGISTERED or ERASED."""
+        return self._about[len(_HEAD)] - ord("0")
+
+    @property
+    def about(self) -> dict[str, Any]:
+        """What is known besides consent: `r` (registration) and, if known, `i` (identifiers) and `l` (language)."""
+        about: dict[str, Any] = orjson.loads(self._about)
+        return about
+
+    @property
+    def has_whole_org(self) -> bool:
+        """Whether there may be a cell of the whole org (org unit -1)."""
+        return b"|-1|" in self._cells or any(b"|-1|" in key for key in self._open)
+
+    def update(self, **about: Any) -> None:
+        """Change what is known besides consent."""
+        self._about = orjson.dumps({**self.about, **about})
+
+    def cell(self, key: bytes) -> Cell | None:
+        """The cell with this key (`cell_key`), if there is one."""
+        found = self._open.get(key)
+        if found is None:
+            at = self._cells.find(key)
+            if at >= 0:
+                start = at + len(key)
+                end = self._cells.find(b"\n", start)
+                found = orjson.loads(self._cells[start : end if end >= 0 else None])
+                self._open[key] = found
+        return found
+
+    def make_cell(self, key: bytes) -> Cell:
+        """The cell with this key, a new one if there is none."""
+        found = self.cell(key)
+        if found is None:
+            found = self._open[key] = new_cell()
+        return found
+
+    def cells(self) -> dict[bytes, Cell]:
+        """All cells by key."""
+        keys = [b"\n%b\n" % key for key in self._cells.split(b"\n")[1::2]]
+        return {key: self.make_cell(key) for key in dict.fromkeys([*keys, *self._open])}
+
+    def cells_of(self, source: str, account_id: str, channel: str, priority: str) -> list[Cell]:
+        """The cells of every org unit for one source, account, channel and priority."""
+        place = (source, account_id, channel, priority)
+        return [cell for key, cell in self.cells().items() if parse_cell_key(key)[:4] == place]
+
+    def remembers(self, event_id: str) -> bool:
+        """Whether the event is among the last 128 (domain section 2.5)."""
+        # An id's text stands in the line whenever the id does; the reverse is made sure of.
+        return orjson.dumps(event_id) in self._ids and event_id in orjson.loads(self._ids)
+
+    def remember(self, event_id: str) -> None:
+        """Keep an event's id, ignored and pending ones included, among the last 128 (domain section 2.5)."""
+        ids = self._ids
+        ids = self._ids = b"%b%b%b]" % (ids[:-1], b"," if len(ids) > 2 else b"", orjson.dumps(event_id))
+        # Counting separators can only count too many.
+        if ids.count(b'","') >= REMEMBERED_IDS:
+            self._ids = orjson.dumps(orjson.loads(ids)[-REMEMBERED_IDS:])
+
+    def ids(self) -> list[str]:
+        """The remembered ids, the oldest first."""
+        ids: list[str] = orjson.loads(self._ids)
+        return ids
+
+    def encode(self) -> bytes:
+        """The state as it is written."""
+        cells = self._cells
+        for key, cell in self._open.items():
+            body = orjson.dumps(cell)
+            at = cells.find(key)
+            if at < 0:
+                cells = cells + key + body
+                continue
+            start = at + len(key)
+            end = cells.find(b"\n", start)
+            cells = cells[:start] + body + (cells[end:] if end >= 0 else b"")
+        return b"%b\n%b%b" % (self._about, self._ids, cells)
 
 
-def erased_state() -> State:
-    """What erasure leaves: the mark that this customer must register anew (domain section 6)."""
-    return {"v": FORMAT_VERSION, "r": ERASED}
+_HEAD = b'{"v":%d,"r":' % FORMAT_VERSION
 
 
 def decode_state(raw: bytes | None) -> State | None:
-    """The state as written by `encode_state`; None stays None. Raises UnknownFormatError."""
+    """The state as written by `State.encode`; None stays None. Raises UnknownFormatError."""
     if raw is None:
         return None
-    state: State = orjson.loads(raw)
-    if state["v"] != FORMAT_VERSION:
-        raise UnknownFormatError(f"state format {state['v']}, this version reads {FORMAT_VERSION}")
+    if not raw.startswith(_HEAD):
+        raise UnknownFormatError(f"a state begins with {raw[:20]!r}, this version reads {_HEAD!r}")
+    state = State.__new__(State)
+    about_end = raw.index(b"\n")
+    ids_end = raw.find(b"\n", about_end + 1)
+    state._about = raw[:about_end]
+    state._open = {}
+    if ids_end < 0:
+        state._ids = raw[about_end + 1 :]
+        state._cells = b""
+    else:
+        state._ids = raw[about_end + 1 : ids_end]
+        state._cells = raw[ids_end:]
     return state
 
 
-encode_state = orjson.dumps
+def cell_key(source: str, account_id: str, channel: str, priority: str, org_unit_id: int) -> bytes:
+    """A cell's key within its customer: a line of JSON. The account stands last: it alone may hold the separator."""
+    return b"\n%b\n" % orjson.dumps(f"{source}|{channel}|{priority}|{org_unit_id}|{account_id}")
 
 
-def cell_key(source: str, account_id: str, channel: str, priority: str, org_unit_id: int) -> str:
-    """A cell's key within its customer. The account stands last: it alone may contain the separator."""
-    return f"{source}|{channel}|{priority}|{org_unit_id}|{account_id}"
-
-
-def parse_cell_key(key: str) -> tuple[str, str, str, str, int]:
+def parse_cell_key(key: bytes) -> tuple[str, str, str, str, int]:
     """Source, account, channel, priority and org unit of a cell's key."""
-    source, channel, priority, unit, account_id = key.split("|", 4)
+    source, channel, priority, unit, account_id = orjson.loads(key).split("|", 4)
     return source, account_id, channel, priority, int(unit)
-
-
-def remember(state: State, event_id: str) -> None:
-    """Keep an event's id, ignored and pending ones included, among the last 128 (domain section 2.5)."""
-    ids = state["e"]
-    ids.append(event_id)
-    if len(ids) > REMEMBERED_IDS:
-        del ids[0]

@@ -13,8 +13,8 @@ from streams.engine.outputs import Outputs, Writer
 from streams.engine.partition import Partition, View
 from streams.engine.records import Record
 
-#: A checkpoint ends early when its changelog batch nears this size, so that it fits a broker's default limit.
-CHANGELOG_SOFT_BYTES = 700 << 10
+#: A checkpoint ends early at this size of its changelog batch, far below the limit that only one huge state may reach.
+CHANGELOG_SOFT_BYTES = 4 << 20
 
 Apply = Callable[[View, Record, Outputs], None]
 KeysOf = Callable[[list[Record]], list[bytes]]
@@ -58,10 +58,12 @@ class ChangesLane(Lane):
         if batch is None:
             return
         started = time.monotonic()
-        todo = [record for record in batch.records if record.offset >= self._partition.applied]
+        todo = batch.records
+        if todo and todo[0].offset < self._partition.applied:
+            todo = [record for record in todo if record.offset >= self._partition.applied]
         while todo:
             done = await self._checkpoint(todo)
-            todo = todo[done:]
+            todo = todo[done:] if done < len(todo) else []
             if self.closing and todo:
                 return
         self._partition.advance(batch.next_offset)

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from streams.engine.records import Batch
 
 #: So many batches may wait in a lane before its partition is no longer fetched; fetching resumes below half.
-FULL = 4
+FULL = 2
 
 
 class Lane:

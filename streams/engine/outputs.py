@@ -76,6 +76,13 @@ class Writer:
         for topic, future in pending:
             await self._acknowledged(topic, future)
 
+    async def append(self, topic: str, partition: int, key: bytes, value: bytes) -> int:
+        """Write one record; returns its offset. Raises RefusedError."""
+        batch = self._producer.create_batch()
+        batch.append(key=key, value=value, timestamp=int(time.time() * 1000))
+        future = await self._producer.send_batch(batch, topic, partition=partition)
+        return int((await self._acknowledged(topic, future)).offset)
+
     async def write_atomically(self, topic: str, partition: int, values: Iterable[tuple[bytes, bytes | None]]) -> int:
         """Write all values in one record batch, in the log whole or not at all; returns the last one's offset."""
         batch = self._producer.create_batch()

@@ -12,11 +12,13 @@ import orjson
 from schemas.settings import OrgSettings
 from streams.domain.keys import settings_key
 from streams.domain.orgs import Org
-from streams.domain.state import FORMAT_VERSION, State, UnknownFormatError, decode_state, encode_state
+from streams.domain.state import FORMAT_VERSION, State, UnknownFormatError, decode_state
 from streams.engine.table import BytesStore
 
 #: Reserved key of a partition's own record: no customer's and no org's key begins with a zero byte.
 META_KEY = b"\0partition"
+#: What one more change adds to a state, roughly; only the size at which a checkpoint ends early depends on it.
+GROWTH_BYTES = 200
 
 
 class Partition:
@@ -97,7 +99,7 @@ class View:
     def put(self, key: bytes, state: State) -> None:
         """The customer's state after a change."""
         if key not in self._changed:
-            self.size += len(self._raw[key] or b"") + 512
+            self.size += len(self._raw[key] or b"") + GROWTH_BYTES
         self._states[key] = self._changed[key] = state
 
     def put_org(self, org_id: int, settings: OrgSettings) -> None:
@@ -110,7 +112,7 @@ class View:
     def changed(self) -> list[tuple[bytes, bytes]]:
         """Keys and values for the changelog and the store; the partition's own record last."""
         if self._encoded is None:
-            states = [(key, encode_state(state)) for key, state in self._changed.items()]
+            states = [(key, state.encode()) for key, state in self._changed.items()]
             self._encoded = [*states, *self._documents.items(), (META_KEY, _write_meta(self.applied))]
         return self._encoded
 

@@ -8,14 +8,14 @@ from typing import Any, NamedTuple
 
 Headers = Sequence[tuple[str, bytes]]
 
-#: Header of an output: where its input stands, `{topic}/{partition}/{offset}`. A restart recognises its own by it.
-POSITION = "consent.position"
+#: CloudEvents id of an output: where its input stands, `{topic}/{partition}/{offset}`. A restart knows its own by it.
+POSITION = "ce_id"
 #: Header of a decision and its audit: how far the requests of the partition are answered, `{floor}/{high}`.
 PROGRESS = "consent.progress"
 
 
 class Record(NamedTuple):
-    """One record as it stands in its topic; `timestamp` in milliseconds."""
+    """One record as it stands in its topic; `timestamp` in milliseconds. The consumer's own records look the same."""
 
     offset: int
     timestamp: int

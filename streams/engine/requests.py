@@ -17,6 +17,8 @@ from streams.engine.records import Batch, Record
 
 #: So many requests may wait for the state before no more are taken in.
 MOST_PARKED = 20_000
+#: So many are decided in one go: it takes about 10 ms in which the event loop does nothing else.
+MOST_AT_ONCE = 1_000
 
 
 @dataclass(slots=True)
@@ -102,8 +104,8 @@ class RequestsLane(Lane):
         now = time.monotonic()
         applied = self._partition.applied
         ready = [p for p in self._parked if p.needs <= applied or p.deadline <= now]
-        if ready:
-            await self._answer(ready, now)
+        for first in range(0, len(ready), MOST_AT_ONCE):
+            await self._answer(ready[first : first + MOST_AT_ONCE], now)
         if self._parked:
             self._wakeup.set()
 
@@ -111,7 +113,7 @@ class RequestsLane(Lane):
         """Read what has arrived; it is parked until the state is where the log was then."""
         fresh: list[Parked] = []
         unreadable = Outputs()
-        while len(self._parked) + len(fresh) < MOST_PARKED:
+        while len(fresh) < MOST_AT_ONCE and len(self._parked) + len(fresh) < MOST_PARKED:
             batch = self.take()
             if batch is None:
                 break

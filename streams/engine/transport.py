@@ -17,7 +17,7 @@ from aiokafka.structs import OffsetAndMetadata
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP, ConsumerMessage
 
-from streams.engine.records import Batch, Record
+from streams.engine.records import Batch
 
 if TYPE_CHECKING:
     from streams.engine.core import Engine
@@ -154,7 +154,7 @@ class Consumer(driver.Consumer):
     def _batch_message(self, tp: TP, records: list[Any], after: int) -> ConsumerMessage:
         """The message for Faust; its offset is the last one that is done with the batch, so that commits count it."""
         self._cursor[tp] = after
-        batch = Batch(tp.partition, [Record(r.offset, r.timestamp, r.key, r.value, r.headers) for r in records], after)
+        batch = Batch(tp.partition, records, after)
         return ConsumerMessage(
             topic=tp.topic,
             partition=tp.partition,
@@ -168,6 +168,12 @@ class Consumer(driver.Consumer):
             tp=tp,
             generation_id=self.app.consumer_generation_id,
         )
+
+    def lag(self, tp: TP) -> int | None:
+        """Records of a source partition that are fetched or known of but not handed out yet; None if not known."""
+        cursor = self._cursor.get(tp)
+        end = self._thread._ensure_consumer().highwater(tp) if cursor is not None else None
+        return None if cursor is None or end is None else max(0, end - cursor)
 
     async def perform_seek(self) -> None:
         """Start every source partition where the engine says: at the state's own position, not at the commit."""

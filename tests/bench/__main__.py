@@ -59,6 +59,7 @@ def _bench(args: argparse.Namespace, folder: Path) -> int:
     code = 0
     with broker(folder / "kafka", args.bootstrap) as (bootstrap, kafka_version):
         machine = describe(kafka_version)
+        machine["run"] = f"{plan.events:,} events, {plan.partitions} partitions, {', '.join(plan.stages)}"
         try:
             run(plan, Kafka(bootstrap, plan.partitions), results)
         except (BenchError, KafkaException) as error:

@@ -21,6 +21,8 @@ ASKED_CHANNEL, ASKED_PRIORITY, ASKED_UNIT = "EMAIL", "BULK", 1
 #: In the past, so that no record is ever ahead of the broker's clock.
 START = datetime(2025, 1, 1, tzinfo=UTC)
 SEED = 1
+YEAR_MS = 365 * 86_400_000
+UUID_BITS, ADDRESS_BITS = 128, 48
 
 Keyed = tuple[bytes, bytes]
 
@@ -63,12 +65,12 @@ def asked(count: int, customers: int) -> Iterator[int]:
     return (pick.randrange(customers) for _ in range(count))
 
 
-def change_record(change: Change) -> Keyed:
-    """Key and value of a `consent.changed`."""
+def change_record(change: Change, event_id: str | None = None) -> Keyed:
+    """Key and value of a `consent.changed`; its `event_id` is made from its number unless given."""
     return key_of(change.customer), orjson.dumps(
         {
             "event": "consent.changed",
-            "event_id": f"e{change.number}",
+            "event_id": event_id or f"e{change.number}",
             "org_id": ORG,
             "customer_id": str(change.customer),
             "source": change.source,
@@ -122,12 +124,20 @@ def settings_record() -> Keyed:
 def registration_records(customers: int) -> Iterator[Keyed]:
     """One `customer.registered` for everybody, with an e-mail address as a feed would send it."""
     head = b'{"event":"customer.registered","event_id":"c%d","org_id":%d,"customer_id":"%d",'
-    tail = b'"occurred_at":"%s","identifiers":{"email":"c%d@example.com"}}'
+    tail = b'"occurred_at":"%s","identifiers":{"email":"%x@example.com"}}'
+    pick = random.Random(SEED)
     at = instant(0).encode()
-    return ((key_of(n), head % (n, ORG, n) + tail % (at, n)) for n in range(customers))
+    for n in range(customers):
+        yield key_of(n), head % (n, ORG, n) + tail % (at, pick.getrandbits(ADDRESS_BITS))
 
 
 def opt_in_records(customers: int) -> Iterator[Keyed]:
-    """One opt-in for everybody, for the cell that requests ask about."""
+    """One opt-in for everybody, for the cell that requests ask about.
+
+    Ids as random as UUIDs and times spread over a year: what compresses better than real consents would make the folder
+    look smaller than it will be.
+    """
+    pick = random.Random(SEED)
     for n in range(customers):
-        yield change_record(Change(n, n, ASKED_CHANNEL, ASKED_PRIORITY, "OPTIN", ASKED_UNIT, "INSTORE"))
+        change = Change(pick.randrange(YEAR_MS), n, ASKED_CHANNEL, ASKED_PRIORITY, "OPTIN", ASKED_UNIT, "INSTORE")
+        yield change_record(change, f"{pick.getrandbits(UUID_BITS):032x}")

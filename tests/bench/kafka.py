@@ -27,7 +27,7 @@ from tests.bench.plan import (
     BenchError,
 )
 
-LOG_ERRORS = 3  # syslog's number: what librdkafka merely retries is no news
+LOG_CRITICAL = 2  # of syslog: retries and the end of the broker are no news; failures come back as exceptions
 CALL_S = 20.0  # one request to a local broker; longer means it is gone
 CHUNK = 1_000  # records handed over per call, and between two looks at the delivery reports
 
@@ -40,7 +40,7 @@ class Kafka:
         self.partitions = partitions
         #: Begins every topic and group of this run: on a broker that is kept, an earlier run's records stay apart.
         self.prefix = f"bench-{int(time.time()):x}-"
-        self._admin = AdminClient({"bootstrap.servers": bootstrap})
+        self._admin = AdminClient({"bootstrap.servers": bootstrap, "log_level": LOG_CRITICAL})
 
     def create(self, *names: str) -> None:
         """Create topics with the run's partition count; those that exist are left alone."""
@@ -93,7 +93,7 @@ class Kafka:
                 "enable.idempotence": True,
                 "queue.buffering.max.messages": PRODUCER_QUEUE,
                 "delivery.report.only.error": True,
-                "log_level": LOG_ERRORS,
+                "log_level": LOG_CRITICAL,
                 "on_delivery": lambda error, _message: failed.append(str(error)),
             }
         )

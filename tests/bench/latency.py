@@ -149,7 +149,11 @@ def _collect(
         if taken is None or got % 1000 == 0:
             worker.check()
             if expected is None and generator.poll() is not None and generator.stdout is not None:
-                expected = int(generator.stdout.read() or 0)
+                if generator.returncode:
+                    raise BenchError(
+                        f"{route.name}: the generator of the load failed: the broker cannot take that rate"
+                    )
+                expected = int(generator.stdout.read())
             if time.monotonic() > end:
                 raise BenchError(f"{route.name}: {got} of {expected} answers in time: half load is more than it can do")
         if taken is None:

@@ -69,7 +69,10 @@ def _change(pick: random.Random, run_id: int, number: int, customer: int, at: by
 def main() -> None:
     """Read the command line, run, print the count."""
     bootstrap, requests, changes, rate, seconds, customers = sys.argv[1:]
-    print(run(bootstrap, requests, changes, float(rate), float(seconds), int(customers)))
+    try:
+        print(run(bootstrap, requests, changes, float(rate), float(seconds), int(customers)))
+    except BufferError:
+        raise SystemExit("load: the broker takes records more slowly than they are due") from None
 
 
 if __name__ == "__main__":

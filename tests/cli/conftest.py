@@ -7,22 +7,17 @@ import json
 import os
 import threading
 import uuid
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
-from click.testing import CliRunner, Result
 
 from streams import admin
 from streams.broker import ChosenBroker
-from streams.cli import cli
-from streams.client import Producer, Reader, Record
-from streams.config import Config, from_environment
-
-PARTITIONS = 3
+from streams.config import from_environment
+from tests.cli.world import PARTITIONS, World
 
 
 @pytest.fixture(autouse=True)
@@ -34,39 +29,10 @@ def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("CONSENT_HTTP_PORT", "9")
 
 
-def invoke(*arguments: str, text: str | bytes | None = None, env: Mapping[str, str] | None = None) -> Result:
-    """Run one command in this process."""
-    return CliRunner().invoke(cli, list(arguments), input=text, env=env)
-
-
-@dataclass
-class World:
-    """A broker with topics of this test's own."""
-
-    config: Config
-    env: dict[str, str] = field(default_factory=dict)
-
-    def run(self, *arguments: str, text: str | bytes | None = None) -> Result:
-        """One command on this broker and prefix."""
-        return invoke(*arguments, text=text, env=self.env)
-
-    def read(self, topic: str) -> list[Record]:
-        """All committed records of a topic, named without prefix."""
-
-        async def read() -> list[Record]:
-            async with Reader(self.config, self.config.topic(topic)) as reader:
-                return [record async for bundle in reader.bundles(follow=False) for record in bundle]
-
-        return asyncio.run(read())
-
-    def write(self, topic: str, key: bytes, value: bytes | None, headers: list[tuple[str, bytes]] | None = None) -> Any:
-        """One record into a topic, named without prefix; where it lies."""
-
-        async def write() -> Any:
-            async with Producer(self.config) as producer:
-                return await (await producer.send(self.config.topic(topic), key, value, headers=headers or []))
-
-        return asyncio.run(write())
+@pytest.fixture
+def checkout_env() -> dict[str, str]:
+    """The environment of a command run as a process, from whatever folder the tests are run in."""
+    return {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
 
 
 @pytest.fixture
@@ -93,7 +59,7 @@ def worker_http(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, Any]]:
     answers: dict[str, Any] = {"asked": []}
 
     class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:  # noqa: N802
+        def do_GET(self) -> None:
             answers["asked"].append((self.path, dict(self.headers)))
             answer = answers.get(self.path, (404, {"detail": "not found"}))
             status, body = (answer() if isinstance(answer, Callable) else answer)  # type: ignore[arg-type]

@@ -1,0 +1,46 @@
+"""Requests that came by HTTP go through the log like all others; here they wait for their decision."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+
+from streams import topics
+from streams.config import Config
+from streams.engine.core import Engine
+
+
+class Answers:
+    """Writes requests to `eligibility.requests` and hands back what the requests lane of this worker answers."""
+
+    def __init__(self, config: Config) -> None:
+        self._topic = config.topic(topics.REQUESTS.name)
+        self._pending: Counter[int] = Counter()
+        self._early: dict[tuple[int, int], bytes | None] = {}
+        self._waiting: dict[tuple[int, int], asyncio.Future[bytes | None]] = {}
+
+    def on_answer(self, partition: int, offset: int, body: bytes | None) -> None:
+        """A request is answered; it may be before its writer was told its offset."""
+        future = self._waiting.pop((partition, offset), None)
+        if future is not None:
+            if not future.done():
+                future.set_result(body)
+        elif self._pending[partition]:
+            self._early[partition, offset] = body
+
+    async def ask(self, engine: Engine, partition: int, key: bytes, value: bytes, patience_s: float) -> bytes | None:
+        """The decision on one request. Raises TimeoutError; the request stays in the log and will be answered there."""
+        self._pending[partition] += 1
+        try:
+            offset = await engine.writer.append(self._topic, partition, key, value)
+        finally:
+            self._pending[partition] -= 1
+            early, self._early = self._early, ({} if not +self._pending else self._early)
+        if (partition, offset) in early:
+            return early.pop((partition, offset))
+        future = self._waiting[partition, offset] = asyncio.get_running_loop().create_future()
+        try:
+            return await asyncio.wait_for(future, patience_s)
+        finally:
+            self._waiting.pop((partition, offset), None)
+

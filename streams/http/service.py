@@ -1,0 +1,187 @@
+"""The routes, and the server that runs beside Faust on the same event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import httpx
+import orjson
+import uvicorn
+from fastapi import FastAPI, Request, Response
+from fastapi.responses import JSONResponse, PlainTextResponse
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+
+from schemas.eligibility import MAX_WAIT_MS, REQUEST
+from streams import __version__
+from streams.agents.reading import UnreadableError, parse, validate
+from streams.config import Config
+from streams.domain.keys import customer_key, partition_of
+from streams.engine.core import Engine
+from streams.engine.partition import Partition
+from streams.engine.records import Record
+from streams.http.access import Access, token_headers
+from streams.http.answers import Answers
+from streams.http.customers import customer_document
+
+log = logging.getLogger(__name__)
+
+#: Beyond a request's own waiting time: for its way through the log.
+ANSWER_MARGIN_S = 5.0
+#: Set on a question that one worker passes on to another, which must then answer it itself.
+HOP = "x-consent-passed-on"
+
+Owner = Callable[[int], str | None]
+
+
+class Service:
+    """Answers HTTP for one worker. `owner_of` names the URL of the worker that owns a partition, if it is known."""
+
+    def __init__(self, config: Config, engine: Engine, answers: Answers, owner_of: Owner) -> None:
+        self._config = config
+        self._engine = engine
+        self._answers = answers
+        self._owner_of = owner_of
+        self._client = httpx.AsyncClient(headers=token_headers(config), timeout=MAX_WAIT_MS / 1000 + ANSWER_MARGIN_S)
+        self._server: uvicorn.Server | None = None
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self, listener: socket.socket, unready: Callable[[], str | None]) -> None:
+        """Serve on a bound socket until `stop`. `unready` says why the worker is not ready, or None."""
+        config = uvicorn.Config(
+            self._routes(unready), log_config=None, access_log=False, lifespan="off", timeout_graceful_shutdown=2
+        )
+        self._server = _Server(config)
+        self._task = asyncio.create_task(self._server.serve(sockets=[listener]), name="http")
+
+    async def stop(self) -> None:
+        if self._server is not None and self._task is not None:
+            self._server.should_exit = True
+            await self._task
+        await self._client.aclose()
+
+    def _routes(self, unready: Callable[[], str | None]) -> FastAPI:
+        app = FastAPI(title="consent-streams", version=__version__, docs_url=None, redoc_url=None)
+        app.middleware("http")(Access(self._config))
+
+        @app.get("/livez", summary="The process answers")
+        async def livez() -> PlainTextResponse:
+            return PlainTextResponse("ok\n")
+
+        @app.get("/readyz", summary="200 once every partition of this worker is restored and none is stuck")
+        async def readyz() -> PlainTextResponse:
+            reason = unready()
+            return PlainTextResponse(f"{reason or 'ready'}\n", status_code=503 if reason else 200)
+
+        @app.get("/metrics", summary="Prometheus metrics")
+        async def metrics() -> Response:
+            return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
+
+        @app.get("/v1/customers/{org_id}/{customer_id:path}", summary="A customer's cells")
+        async def customer(org_id: int, customer_id: str, request: Request) -> Response:
+            return await self._customer(org_id, customer_id, request)
+
+        @app.get("/v1/orgs/{org_id}/settings", summary="An org's settings in force")
+        async def settings(org_id: int, request: Request) -> Response:
+            return await self._settings(org_id, request)
+
+        @app.post("/v1/eligibility", summary="One eligibility request, answered when it is decided")
+        async def eligibility(request: Request) -> Response:
+            return await self._eligibility(request)
+
+        return app
+
+    async def _customer(self, org_id: int, customer_id: str, request: Request) -> Response:
+        number = partition_of(customer_key(org_id, customer_id), self._config.partitions)
+        found = self._engine.partitions.get(number)
+        if found is None:
+            return await self._pass_on(number, request)
+        await self._catch_up(found.state)
+        org = found.state.org(org_id)
+        if org is None:
+            return _problem(404, f"no settings are in force for org {org_id}")
+        document = customer_document(found.state, org, org_id, customer_id)
+        if document is None:
+            return _problem(404, f"customer {customer_id!r} of org {org_id} is unknown")
+        return _json(document)
+
+    async def _catch_up(self, partition: Partition) -> None:
+        """Who has just published wants to see it: wait for the log's end, but answer with what there is after that."""
+        end = await self._engine.end_of_changes(partition.number)
+        await asyncio.wait([partition.reached(end)], timeout=self._config.max_wait_ms / 1000)
+
+    async def _settings(self, org_id: int, request: Request) -> Response:
+        versions = {}
+        newest = None
+        for number, open_partition in sorted(self._engine.partitions.items()):
+            await self._catch_up(open_partition.state)
+            org = open_partition.state.org(org_id)
+            if org is not None:
+                versions[str(number)] = org.version
+                newest = org if newest is None or org.version > newest.version else newest
+        if not self._engine.partitions and HOP not in request.headers:
+            return await self._pass_on(0, request)
+        if newest is None:
+            return _problem(404, f"no settings are in force for org {org_id}")
+        document = newest.settings.model_dump(mode="json")
+        return _json({"org_id": org_id, "version": newest.version, "partitions": versions, "settings": document})
+
+    async def _eligibility(self, request: Request) -> Response:
+        body = await request.body()
+        try:
+            document = parse(Record(0, 0, None, body, ()), self._config.max_record_bytes)
+            document.setdefault("request_id", str(uuid.uuid4()))
+            checked = validate(document, REQUEST)
+        except UnreadableError as exc:
+            return _problem(413 if exc.code == "too_large" else 422, str(exc), code=exc.code)
+        key = customer_key(checked["org_id"], checked["customer_id"])
+        number = partition_of(key, self._config.partitions)
+        if number not in self._engine.partitions:
+            return await self._pass_on(number, request)
+        wait_ms = checked.get("max_wait_ms")
+        patience = (self._config.max_wait_ms if wait_ms is None else wait_ms) / 1000 + ANSWER_MARGIN_S
+        try:
+            decision = await self._answers.ask(self._engine, number, key, orjson.dumps(document), patience)
+        except TimeoutError:
+            return _problem(504, "not decided in time; the decision will be in eligibility.decisions")
+        return Response(decision, media_type="application/json")
+
+    async def _pass_on(self, number: int, request: Request) -> Response:
+        """Ask the partition's owner; a question that was passed on before stays here."""
+        url = None if HOP in request.headers else self._owner_of(number)
+        if url is None:
+            return _retry(f"partition {number} is being moved or restored")
+        target = url.rstrip("/") + request.url.path
+        try:
+            answer = await self._client.request(
+                request.method, target, content=await request.body(), headers={HOP: "1"}
+            )
+        except httpx.HTTPError as exc:
+            log.warning("%s does not answer for partition %d: %r", url, number, exc)
+            return _retry(f"the worker of partition {number} does not answer")
+        return Response(answer.content, answer.status_code, media_type=answer.headers.get("content-type"))
+
+
+class _Server(uvicorn.Server):
+    """uvicorn without its own signal handling: the worker's SIGTERM is the engine's first."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+def _json(document: Any) -> Response:
+    return Response(orjson.dumps(document), media_type="application/json")
+
+
+def _problem(status: int, detail: str, **more: Any) -> Response:
+    return JSONResponse({"detail": detail, **more}, status_code=status)
+
+
+def _retry(detail: str) -> Response:
+    return JSONResponse({"detail": detail}, status_code=503, headers={"Retry-After": "1"})

@@ -1,0 +1,51 @@
+"""What the commands' tests share: running a command, and a broker with topics of a test's own."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from click.testing import CliRunner, Result
+
+from streams.cli import cli
+from streams.client import Producer, Reader, Record
+from streams.config import Config
+
+PARTITIONS = 3
+
+
+def invoke(*arguments: str, text: str | bytes | None = None, env: Mapping[str, str] | None = None) -> Result:
+    """Run one command in this process."""
+    return CliRunner().invoke(cli, list(arguments), input=text, env=env)
+
+
+@dataclass
+class World:
+    """A broker with topics of this test's own."""
+
+    config: Config
+    env: dict[str, str] = field(default_factory=dict)
+
+    def run(self, *arguments: str, text: str | bytes | None = None) -> Result:
+        """One command on this broker and prefix."""
+        return invoke(*arguments, text=text, env=self.env)
+
+    def read(self, topic: str) -> list[Record]:
+        """All committed records of a topic, named without prefix."""
+
+        async def read() -> list[Record]:
+            async with Reader(self.config, self.config.topic(topic)) as reader:
+                return [record async for bundle in reader.bundles(follow=False) for record in bundle]
+
+        return asyncio.run(read())
+
+    def write(self, topic: str, key: bytes, value: bytes | None, headers: list[tuple[str, bytes]] | None = None) -> Any:
+        """One record into a topic, named without prefix; where it lies."""
+
+        async def write() -> Any:
+            async with Producer(self.config) as producer:
+                return await (await producer.send(self.config.topic(topic), key, value, headers=headers or []))
+
+        return asyncio.run(write())

@@ -1,0 +1,258 @@
+"""A world that a worker has worked off, held against the slow model: everything that must hold, fault by fault."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from streams.domain import cells
+from streams.domain.state import ERASED, REGISTERED, decode_state, parse_cell_key
+from tests.integration.harness import (
+    AUDIT,
+    CHANGELOG,
+    CHANGES,
+    DEADLETTER,
+    DECISIONS,
+    REQUESTS,
+    Doc,
+    Place,
+    Record,
+    World,
+)
+from tests.model.settings import Doc as Settings
+from tests.model.slow import SlowModel
+
+DECIDED = ("eligible", "reason", "policy", "opt_in_type", "settings_version")
+AUDITED = ("outcome", "outcome_reason", "settings_version", "cells")
+NOT_AUDITED = ("identifiers", "proof")
+SHOWN = 20
+FORWARDED = "consent.forwarded_from"
+
+
+class Comparison:
+    """Reads everything once. `ends`: by request id, the end of its partition acknowledged before it was written."""
+
+    def __init__(self, world: World, ends: Mapping[str, int] | None = None) -> None:
+        self.world = world
+        self.ends = ends or {}
+        for topic in (CHANGES, REQUESTS, DECISIONS, AUDIT, DEADLETTER, CHANGELOG):
+            world.read(topic)
+        self.models = [SlowModel(number, world.config.partitions) for number in range(world.config.partitions)]
+        self.audits = self._audits()
+        self.dead = self._dead_letters()
+        self.forwards = self._forwards()
+        self.decisions = self._decisions()
+        self.seen: Counter[Any] = Counter()
+
+    def _log(self, topic: str) -> list[Record]:
+        return self.world.log(topic).records
+
+    def _audits(self) -> dict[tuple[str, Place], list[Record]]:
+        found = defaultdict(list)
+        for record in self._log(AUDIT):
+            body = record.body
+            found[body["record"], Place(**body["position"])].append(record)
+        return found
+
+    def _dead_letters(self) -> dict[tuple[str, Place], list[Record]]:
+        found = defaultdict(list)
+        for record in self._log(DEADLETTER):
+            topic, partition, offset = (
+                record.header(f"__connect.errors.{name}") or "-1" for name in ("topic", "partition", "offset")
+            )
+            name = topic.removeprefix(self.world.config.topic_prefix)
+            found[name, Place(int(partition), int(offset))].append(record)
+        return found
+
+    def _forwards(self) -> dict[tuple[str, Place], list[Record]]:
+        found = defaultdict(list)
+        for topic in (CHANGES, REQUESTS):
+            for record in self._log(topic):
+                origin = record.header(FORWARDED)
+                if origin is not None:
+                    _, partition, offset = origin.split("/")
+                    found[topic, Place(int(partition), int(offset))].append(record)
+        return found
+
+    def _decisions(self) -> dict[str, list[Record]]:
+        found = defaultdict(list)
+        for record in self._log(DECISIONS):
+            found[record.body["request_id"]].append(record)
+        return found
+
+    def faults(self) -> list[str]:
+        """Every difference from the model and from what is promised; empty: all is well."""
+        return [*self._request_faults(), *self._change_faults(), *self._state_faults(), *self._stray_faults()]
+
+    def check(self) -> None:
+        """Fail with the faults, one a line."""
+        faults = self.faults()
+        assert not faults, f"{len(faults)} faults:\n" + "\n".join(faults[:SHOWN])
+
+    # -- requests, each at its own position of the changes --
+
+    def _request_faults(self) -> Iterator[str]:
+        ids = Counter(body["decision_id"] for body in (record.body for record in self._log(DECISIONS)))
+        yield from (f"decision_id {name} is there {times} times" for name, times in ids.items() if times > 1)
+        for number in range(len(self.models)):
+            model = SlowModel(number, len(self.models))
+            changes = iter([*self.world.log(CHANGES).of(number), None])
+            change = next(changes)
+            for request, as_of in sorted(self._positions(number), key=lambda found: (found[1], found[0].offset)):
+                while change is not None and change.offset < as_of:
+                    model.apply(change.offset, change.timestamp, change.key, change.value)
+                    change = next(changes)
+                model.position = as_of
+                yield from self._answer_faults(request, model.answer(request.key, request.value))
+
+    def _positions(self, number: int) -> Iterator[tuple[Record, int]]:
+        """The requests of a partition, each with the position that its decision names; 0 where there is none."""
+        for request in self.world.log(REQUESTS).of(number):
+            found = self._decisions_on(request)
+            yield request, found[0].body["as_of"]["offset"] if found else 0
+
+    def _decisions_on(self, request: Record) -> list[Record]:
+        try:
+            wanted = json.loads(request.value or b"")["request_id"]
+            return [d for d in self.decisions.get(wanted, []) if d.partition == request.partition]
+        except (ValueError, TypeError, KeyError):
+            return []
+
+    def _answer_faults(self, request: Record, told: Doc) -> Iterator[str]:
+        at = f"request {request.place}"
+        dead, audits = self.dead[REQUESTS, request.place], self.audits["decision", request.place]
+        found = self._decisions_on(request)
+        self.seen["request", told.get("reason") or told.get("code") or told["kind"]] += 1
+        if told["kind"] == "forward":
+            yield from self._forward_faults(REQUESTS, request, told["to"])
+            return
+        is_bad = told["kind"] == "deadletter" or told["reason"] == "invalid_request"
+        if len(dead) != is_bad:
+            yield f"{at}: {len(dead)} dead letters, should be {is_bad:d} ({told})"
+        if told["kind"] == "deadletter":
+            if found or audits:
+                yield f"{at}: {len(found)} decisions and {len(audits)} audits of a dead letter"
+            return
+        if (len(found), len(audits)) != (1, 1):
+            yield f"{at}: {len(found)} decisions, {len(audits)} audits ({request.value!r:.200})"
+            return
+        decision, audit = found[0].body, audits[0].body
+        yield from self._decision_faults(at, request, decision, told)
+        if audit["decision"] != decision:
+            yield f"{at}: audited as {audit['decision']}, decided as {decision}"
+        if audit["inputs"] != told["inputs"]:
+            yield f"{at}: inputs {audit['inputs']}, should be {told['inputs']}"
+        if found[0].key != request.key or audits[0].key != request.key:
+            yield f"{at}: keys of decision and audit {found[0].key!r}, {audits[0].key!r}"
+
+    def _decision_faults(self, at: str, request: Record, decision: Doc, told: Doc) -> Iterator[str]:
+        wrong = {name: (decision[name], told[name]) for name in DECIDED if decision[name] != told[name]}
+        if wrong:
+            yield f"{at} as of {decision['as_of']}: (decided, model) {wrong}; {request.value!r:.300}"
+        least = self.ends.get(decision["request_id"], 0)
+        if decision["as_of"]["partition"] != request.partition or decision["as_of"]["offset"] < least:
+            yield f"{at}: as_of {decision['as_of']}, but {least} was acknowledged before"
+
+    def _forward_faults(self, topic: str, record: Record, home: int) -> Iterator[str]:
+        at = f"misrouted {topic} {record.place}"
+        copies = self.forwards[topic, record.place]
+        if [copy.partition for copy in copies] != [home]:
+            yield f"{at}: sent to {[copy.place for copy in copies]}, home is {home}"
+        if any((copy.key, copy.value) != (record.key, record.value) for copy in copies):
+            yield f"{at}: changed on its way"
+        kind = "change" if topic == CHANGES else "decision"
+        if self.audits[kind, record.place] or self.dead[topic, record.place]:
+            yield f"{at}: also worked on in place"
+
+    # -- changes --
+
+    def _change_faults(self) -> Iterator[str]:
+        for model in self.models:
+            for record in self.world.log(CHANGES).of(model.partition):
+                told = model.apply(record.offset, record.timestamp, record.key, record.value) or {}
+                self.seen["change", told.get("outcome_reason") or told.get("outcome") or told.get("code")] += 1
+                yield from self._outcome_faults(record, told)
+
+    def _outcome_faults(self, record: Record, told: Doc) -> Iterator[str]:
+        at = f"change {record.place} {record.key!r}"
+        audits, dead = self.audits["change", record.place], self.dead[CHANGES, record.place]
+        if told["kind"] == "forward":
+            yield from self._forward_faults(CHANGES, record, told["to"])
+        elif (len(audits), len(dead)) != ((1, 0) if told["kind"] == "audit" else (0, 1)):
+            yield f"{at}: {len(audits)} audits, {len(dead)} dead letters, model {told}, {record.value!r:.300}"
+        elif told["kind"] == "deadletter":
+            if (dead[0].header("consent.error"), dead[0].value) != (told["code"], record.value):
+                yield f"{at}: {dead[0].header('consent.error')}, should be {told['code']}"
+        else:
+            yield from self._audit_faults(at, record, audits[0], told)
+
+    @staticmethod
+    def _audit_faults(at: str, record: Record, audit: Record, told: Doc) -> Iterator[str]:
+        body = audit.body
+        wrong = {name: (body[name], told[name]) for name in AUDITED if body[name] != told[name]}
+        if wrong:
+            yield f"{at}: (audited, model) {wrong}; {record.value!r:.300}"
+        if body["input"] != {name: field for name, field in record.body.items() if name not in NOT_AUDITED}:
+            yield f"{at}: input {body['input']}"
+        if (audit.partition, audit.key) != (record.partition, record.key):
+            yield f"{at}: audit in {audit.place} under {audit.key!r}"
+
+    # -- state --
+
+    def _state_faults(self) -> Iterator[str]:
+        """The folded changelog, against the models after everything."""
+        for model in self.models:
+            folded = {record.key: record.value for record in self.world.log(CHANGELOG).of(model.partition)}
+            stored = {key: value for key, value in folded.items() if key and value and key[0]}
+            orgs = {f"{org_id}:".encode(): doc for org_id, doc in model.settings.items()}
+            customers = {f"{org}:{name}".encode(): (org, name) for org, name in model.customers}
+            if set(stored) != set(orgs) | set(customers):
+                yield f"state {model.partition}: keys differ by {set(stored) ^ (set(orgs) | set(customers))}"
+                continue
+            versions = {key: json.loads(stored[key])["version"] for key in orgs}
+            yield from (f"settings {key!r}" for key, doc in orgs.items() if versions[key] != doc["version"])
+            for key, who in customers.items():
+                mine, theirs = plain(stored[key]), _model_state(model, *who)
+                if mine != theirs:
+                    yield f"state of {key!r} in {model.partition}: {mine}, should be {theirs}"
+
+    def _stray_faults(self) -> Iterator[str]:
+        """Outputs of inputs that are not there."""
+        inputs = {(topic, record.place) for topic in (CHANGES, REQUESTS) for record in self._log(topic)}
+        topics = {"change": CHANGES, "decision": REQUESTS}
+        yield from (f"audit of {at}" for at in self.audits if (topics[at[0]], at[1]) not in inputs)
+        yield from (f"dead letter of {at}" for at in self.dead if at not in inputs)
+
+
+def plain(value: bytes) -> Doc:
+    """A stored state in the model's words."""
+    state = decode_state(value)
+    assert state is not None
+    about, found = state.about, {}
+    for key, cell in state.cells().items():
+        newest, pending = cells.winner(cell), cell[1]
+        if newest is not None or pending is not None:
+            found[parse_cell_key(key)] = (
+                cells.status(newest),
+                newest and (newest[0], newest[2]),
+                pending and pending[1],
+            )
+    return {
+        "registered": about["r"] == REGISTERED,
+        "erased": about["r"] == ERASED,
+        "identifiers": about.get("i", {}),
+        "language": about.get("l"),
+        "cells": found,
+    }
+
+
+def _model_state(model: SlowModel, org_id: int, customer: str) -> Doc:
+    state: Settings = model.state(org_id, customer) or {}
+    found = {}
+    for place, cell in state["cells"].items():
+        newest = cell["entries"][-1] if cell["entries"] else None
+        if newest is not None or cell["pending"] is not None:
+            found[place] = (cell["status"], newest and (newest[1], newest[2]), cell["pending"])
+    return state | {"cells": found}
