@@ -32,6 +32,7 @@ Language = Annotated[str, Field(min_length=1, max_length=35, description="BCP 47
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MINUTES: dict[str, int] = {}
 _MINUTE_TEXTS: dict[int, str] = {}
+LAST_MS = 253_402_300_799_999  # the end of the year 9999 in UTC
 _MINUTES_KEPT = 100_000  # about nine weeks of distinct minutes; then the cache starts anew
 
 
@@ -72,7 +73,7 @@ def _parse_slowly(text: str) -> int:
         raise bad from None
     whole = moment - _EPOCH
     millis = (whole.days * 86_400 + whole.seconds) * 1000
-    if millis < 0:
+    if not 0 <= millis <= LAST_MS:
         raise bad
     if len(_MINUTES) >= _MINUTES_KEPT:
         _MINUTES.clear()

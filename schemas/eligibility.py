@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Required
+from typing import Annotated, Any, Literal, Required
 
 from pydantic import Field, TypeAdapter
 from typing_extensions import TypedDict
@@ -68,4 +68,15 @@ class Decision(TypedDict):
 
 
 REQUEST: TypeAdapter[EligibilityRequest] = TypeAdapter(EligibilityRequest)
+#: What a decision gives back of its request, each field by itself: for requests that cannot be read as a whole.
+ECHOED: dict[str, TypeAdapter[Any]] = {
+    "request_id": TypeAdapter(Id),
+    "org_id": TypeAdapter(Int64),
+    "customer_id": TypeAdapter(Id),
+    "channel": TypeAdapter(Channel),
+    "priority": TypeAdapter(Priority),
+    "org_unit_id": TypeAdapter(Int64),
+    "campaign_id": TypeAdapter(Reference),
+    "communication_id": TypeAdapter(Reference),
+}
 DECISION: TypeAdapter[Decision] = TypeAdapter(Decision)

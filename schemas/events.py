@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, Required
 
-from pydantic import ConfigDict, Field, TypeAdapter
+from pydantic import Field, TypeAdapter
 from typing_extensions import TypedDict
 
 from schemas.base import (
@@ -100,7 +100,7 @@ class CustomerErased(CustomerEvent, total=False):
 class SettingsChanged(TypedDict, total=False):
     """An org's settings change from this offset on; written to every partition (domain section 5)."""
 
-    __pydantic_config__ = ConfigDict(extra="ignore", strict=False)  # type: ignore[misc]
+    __pydantic_config__ = RECORD  # type: ignore[misc]
     event: Required[Literal["settings.changed"]]
     event_id: Required[Id]
     org_id: Required[Int64]

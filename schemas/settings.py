@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from schemas.base import INT64_MAX, Channel, Id, Int64, Language, OptInType, Source
 
 WHOLE_ORG = -1
+_NUMBER = re.compile(r"0|-?[1-9][0-9]{0,18}")
 
 
 class _Section(BaseModel):
@@ -63,13 +65,18 @@ class UnifiedOfUnit(_Section):
     policy: Literal["recent", "liberal", "strict"] | None = None
 
 
+def _unit_of_key(key: object) -> object:
+    """The number that a key of JSON text stands for, if it is written the one way that numbers are written."""
+    return int(key) if isinstance(key, str) and _NUMBER.fullmatch(key) else key
+
+
 class Unified(_Section):
     """The unified layer (domain section 4)."""
 
     enabled: bool = False
     policy: Literal["recent", "liberal", "strict"] = "recent"
     # JSON has only text as keys, so here, and only here, "200031783" is a number.
-    org_units: dict[Annotated[int, Field(strict=False)], UnifiedOfUnit] = Field(default_factory=dict)
+    org_units: dict[Annotated[int, BeforeValidator(_unit_of_key)], UnifiedOfUnit] = Field(default_factory=dict)
 
 
 class OrgSettings(_Section):
@@ -94,7 +101,7 @@ class OrgSettings(_Section):
     def _is_consistent(self) -> OrgSettings:
         faults = list(self._faults())
         if faults:
-            raise PydanticCustomError("settings", "{faults}", {"faults": "; ".join(faults)})
+            raise PydanticCustomError("settings", "{count} contradictions", {"count": len(faults), "faults": faults})
         return self
 
     def _faults(self) -> Iterator[str]:
@@ -158,7 +165,7 @@ def _rule_faults(
         yield f"{path}.org_unit_id: no org unit has the id {rule.org_unit_id}"
     named = [a for (s, i), a in profiles.items() if rule.source in {None, s} and rule.account_id in {None, i}]
     if (rule.source or rule.account_id) and not named:
-        yield f"{path}.account_id: no account {rule.source or 'of any source'} {rule.account_id or ''}".rstrip()
+        yield f"{path}.{'account_id' if rule.account_id else 'source'}: no account {rule.source or 'of any source'} {rule.account_id or ''}".rstrip()
     elif rule.source and rule.account_id and rule.channel and rule.channel not in named[0].channels:
         yield f"{path}.channel: {rule.source} {rule.account_id} is not mapped to {rule.channel}"
 
@@ -169,8 +176,7 @@ def faults_of(error: Any) -> list[str]:
     for item in error.errors(include_url=False, include_context=True):
         path = "".join(f"[{p}]" if isinstance(p, int) else f".{p}" for p in item["loc"]).lstrip(".")
         if item["type"] == "settings":
-            inner = str(item["ctx"]["faults"]).split("; ")
-            found += [f"{path}.{fault}" if path else fault for fault in inner]
+            found += [f"{path}.{fault}" if path else fault for fault in item["ctx"]["faults"]]
         else:
             found.append(f"{path}: {item['msg']}" if path else str(item["msg"]))
     return found

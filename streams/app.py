@@ -6,7 +6,6 @@ import logging
 from typing import Any
 
 import faust
-from faust.types import TP
 
 from streams import topics
 from streams.agents import changes, eligibility
@@ -53,11 +52,13 @@ class Lanes:
             partition,
             engine.writer,
             config.topic(topics.CHANGELOG.name),
+            config.batch_records,
             agent.apply,
             changes.keys_of,
             agent.checkpointed,
             on_error=engine.fail,
             pressure=engine.pressure(topics.CHANGES.name, partition.number),
+            lease=engine.lease,
         )
 
     async def requests(self, partition: Partition, committed: int) -> tuple[Lane, Progress]:
@@ -77,6 +78,7 @@ class Lanes:
             answered=self._on_answer,
             on_error=engine.fail,
             pressure=engine.pressure(topics.REQUESTS.name, partition.number),
+            lease=engine.lease,
         )
         return lane, progress
 
@@ -100,7 +102,6 @@ def make_app(config: Config, engine: Engine, url: str) -> App:
         broker_session_timeout=config.session_timeout_ms / 1000,
         broker_heartbeat_interval=config.heartbeat_ms / 1000,
         broker_commit_interval=COMMIT_INTERVAL_S,
-        broker_max_poll_records=config.batch_records,
         stream_buffer_maxsize=STREAM_BUFFER,
         stream_recovery_delay=0.0,
         # The engine finishes what is in hand; Faust would wait for batches that are left to the next owner.
@@ -137,8 +138,6 @@ def _add_agents(app: App, config: Config) -> None:
         source = app.topic(config.topic(name), value_serializer="raw", key_serializer="raw", partitions=config.partitions)
         app.agent(source, name=name)(agent)
 
-    def on_pressure(tp: TP, full: bool) -> None:
-        (app.consumer.on_buffer_full if full else app.consumer.on_buffer_drop)(tp)
-
-    engine.on_pressure = on_pressure
+    engine.on_pressure = lambda tp, full: app.consumer.hold_back(tp, full)
+    engine.lease = lambda: app.consumer.holds_lease
 

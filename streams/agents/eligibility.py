@@ -7,7 +7,7 @@ from typing import Any
 
 import orjson
 
-from schemas.eligibility import REQUEST
+from schemas.eligibility import ECHOED, REQUEST
 from schemas.settings import WHOLE_ORG
 from streams import metrics, topics
 from streams.agents.reading import UnreadableError, parse, validate
@@ -87,7 +87,7 @@ class Eligibility:
 
     def limits(self, question: Question) -> tuple[int | None, float]:
         """The least position the request asks for, and how long it may wait, in seconds."""
-        if type(question) is Unread:
+        if isinstance(question, Unread):
             return None, self._max_wait_ms / 1000
         asked = question.get("min_position")
         wait = question.get("max_wait_ms")
@@ -127,7 +127,7 @@ class Eligibility:
     @staticmethod
     def _verdict(partition: Partition, states: _States, parked: Parked) -> tuple[Verdict, int | None]:
         request: Question = parked.question
-        if type(request) is Unread:
+        if isinstance(request, Unread):
             return Verdict(False, "invalid_request", None, None, []), None
         org = partition.org(request["org_id"])
         version = None if org is None else org.version
@@ -178,8 +178,12 @@ class _States:
 
 
 def _echo(document: dict[str, Any]) -> dict[str, Any]:
-    """What can be given back of a request that did not pass: texts and whole numbers."""
-    return {name: value for name, value in document.items() if type(value) in (str, int)}
+    """What can be given back of a request that did not pass: the fields that by themselves are right."""
+    return {
+        name: document[name]
+        for name, schema in ECHOED.items()
+        if name in document and schema.validator.isinstance_python(document[name], strict=True)
+    }
 
 
 def _document_of(record: Record) -> dict[str, Any] | None:

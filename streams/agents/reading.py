@@ -12,6 +12,8 @@ from streams.engine.records import Record
 
 #: So many faults of one record are named; a settings document is named in full by `settings check`.
 FAULTS_NAMED = 20
+#: Deeper values can be read but not written again by every JSON library on the way.
+MOST_NESTED = 100
 
 
 class UnreadableError(Exception):
@@ -38,6 +40,8 @@ def parse(record: Record, max_bytes: int) -> dict[str, Any]:
         document = orjson.loads(value)
     except orjson.JSONDecodeError as exc:
         raise _unparsable(value, exc) from None
+    if value.count(b"[") + value.count(b"{") > MOST_NESTED and _depth(document) > MOST_NESTED:
+        raise UnreadableError("malformed_json", f"the value is nested deeper than {MOST_NESTED} levels")
     if type(document) is not dict:
         raise UnreadableError("malformed_json", f"the value is a JSON {_json_kind(document)}, not an object")
     return document
@@ -49,6 +53,16 @@ def _unparsable(value: bytes, error: orjson.JSONDecodeError) -> UnreadableError:
     except UnicodeDecodeError as exc:
         return UnreadableError("not_utf8", f"the value is not UTF-8: byte {exc.start}: {exc.reason}")
     return UnreadableError("malformed_json", f"the value is not JSON: {error}")
+
+
+def _depth(document: Any) -> int:
+    """How many levels of arrays and objects a document has."""
+    depth, level = 0, [document]
+    while level:
+        nested = [one for one in level if isinstance(one, (dict, list))]
+        depth += bool(nested)
+        level = [inner for one in nested for inner in (one.values() if isinstance(one, dict) else one)]
+    return depth
 
 
 def _json_kind(document: object) -> str:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from struct import Struct
 
+_SETTINGS_KEY = re.compile(rb"-?[0-9]+:")
 _SEED = 0x9747B28C
 _M = 0x5BD1E995
 _MASK = 0xFFFFFFFF
@@ -43,4 +45,4 @@ def settings_key(org_id: int) -> bytes:
 
 def is_settings_key(key: bytes) -> bool:
     """Whether a key is of the form `{org_id}:`, so that its records belong to every partition."""
-    return key[-1:] == b":" and key.count(b":") == 1 and key[:-1].lstrip(b"-").isdigit()
+    return key[-1:] == b":" and _SETTINGS_KEY.fullmatch(key) is not None

@@ -40,6 +40,7 @@ class ChangesLane(Lane):
         partition: Partition,
         writer: Writer,
         changelog: str,
+        most_records: int,
         apply: Apply,
         keys_of: KeysOf,
         checkpointed: Checkpointed,
@@ -49,6 +50,7 @@ class ChangesLane(Lane):
         self._partition = partition
         self._writer = writer
         self._changelog = changelog
+        self._most_records = most_records
         self._apply = apply
         self._keys_of = keys_of
         self._checkpointed = checkpointed
@@ -61,11 +63,11 @@ class ChangesLane(Lane):
         todo = batch.records
         if todo and todo[0].offset < self._partition.applied:
             todo = [record for record in todo if record.offset >= self._partition.applied]
-        while todo:
-            done = await self._checkpoint(todo)
-            todo = todo[done:] if done < len(todo) else []
-            if self.closing and todo:
+        at = 0
+        while at < len(todo):
+            if self.closing:
                 return
+            at += await self._checkpoint(todo[at : at + self._most_records])
         self._partition.advance(batch.next_offset)
         batch.event.ack()
         _observe("total", started)
@@ -86,9 +88,13 @@ class ChangesLane(Lane):
             if view.size >= CHANGELOG_SOFT_BYTES:
                 break
         at = _observe("apply", at)
+        if not await self.may_write():
+            return 0
         await self._writer.write(outputs)
         at = _observe("outputs", at)
         changed = view.changed()
+        if not await self.may_write():
+            return 0
         offset = await self._writer.write_atomically(self._changelog, self._partition.number, changed)
         at = _observe("changelog", at)
         self._partition.commit(view, offset)

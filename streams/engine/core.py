@@ -66,6 +66,8 @@ class Engine:
         self.failed: asyncio.Future[BaseException] = asyncio.get_running_loop().create_future()
         #: Buffer hooks of the consumer, by "is full".
         self.on_pressure: Callable[[TP, bool], None] = lambda _tp, _full: None
+        #: Whether the group surely still counts this worker as a member.
+        self.lease: Callable[[], bool] = lambda: False
         self._store = store
         self._opened_at = time.monotonic()
 

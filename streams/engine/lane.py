@@ -11,13 +11,23 @@ from streams.engine.records import Batch
 
 #: So many batches may wait in a lane before its partition is no longer fetched; fetching resumes below half.
 FULL = 2
+#: Pause between two looks at whether the group has heard of us again.
+LEASE_POLL_S = 0.02
 
 
 class Lane:
     """Runs `work()` in a task of its own. Subclasses take batches with `take` and ack each when it is done."""
 
-    def __init__(self, name: str, on_error: Callable[[BaseException], None], pressure: Callable[[bool], None]) -> None:
+    def __init__(
+        self,
+        name: str,
+        *,
+        on_error: Callable[[BaseException], None],
+        pressure: Callable[[bool], None],
+        lease: Callable[[], bool],
+    ) -> None:
         self.name = name
+        self._lease = lease
         self._on_error = on_error
         self._pressure = pressure
         self._waiting: deque[Batch] = deque()
@@ -61,6 +71,18 @@ class Lane:
         self._wakeup.set()
         if self._task is not None:
             await asyncio.wait([self._task])
+
+    async def may_write(self) -> bool:
+        """Whether the partition is surely still ours; waits for that while the group has not heard of us for too long.
+
+        A worker that was suspended past its session wakes up to find its partitions gone: it must not write before it
+        knows. False once the lane is closing.
+        """
+        while not self._lease():
+            if self.closing:
+                return False
+            await asyncio.sleep(LEASE_POLL_S)
+        return True
 
     async def _run(self) -> None:
         try:

@@ -18,6 +18,8 @@ from streams.topics import CHANGELOG_BYTES
 OUTPUT_BATCH_BYTES = 768 << 10
 #: Room for a batch's own header and the last record's lengths within max.message.bytes.
 BATCH_OVERHEAD = 1_024
+#: Lengths, offset and time of a record and its headers take less than this.
+RECORD_OVERHEAD = 128
 #: A broker that is away is waited for: a batch is given up only after this long.
 BATCH_PATIENCE_S = 7 * 86_400
 
@@ -101,11 +103,14 @@ class Writer:
         batch = self._producer.create_batch()
         size = 0
         for key, value, headers in messages:
-            length = (len(value) if value else 0) + 256
+            length = RECORD_OVERHEAD + (len(value) if value else 0) + (len(key) if key else 0)
+            for name, content in headers:
+                length += len(name) + len(content or b"")
             if size and size + length > OUTPUT_BATCH_BYTES:
                 yield batch
                 batch, size = self._producer.create_batch(), 0
-            batch.append(key=key, value=value, timestamp=now, headers=headers)
+            if batch.append(key=key, value=value, timestamp=now, headers=headers) is None:
+                raise RefusedError(f"a record of {length} bytes is too large to be written")
             size += length
         yield batch
 

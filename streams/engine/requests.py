@@ -105,7 +105,8 @@ class RequestsLane(Lane):
         applied = self._partition.applied
         ready = [p for p in self._parked if p.needs <= applied or p.deadline <= now]
         for first in range(0, len(ready), MOST_AT_ONCE):
-            await self._answer(ready[first : first + MOST_AT_ONCE], now)
+            if not self.closing:
+                await self._answer(ready[first : first + MOST_AT_ONCE], now)
         if self._parked:
             self._wakeup.set()
 
@@ -129,6 +130,8 @@ class RequestsLane(Lane):
                     opened.left += 1
                     fresh.append(Parked(record, question, 0, 0.0, opened))
         if unreadable.by_place:
+            if not await self.may_write():
+                return
             await self._writer.write(unreadable)
         if fresh:
             end = await self._end_of(self._partition.number)
@@ -149,10 +152,9 @@ class RequestsLane(Lane):
             reached = self._partition.reached(needed)
             # With no room left an arrival changes nothing, and waiting for it would only spin.
             event = self._wakeup if len(self._parked) < MOST_PARKED else self._closing
-            arrival = asyncio.ensure_future(event.wait())
-            await asyncio.wait(
-                {reached, arrival}, timeout=deadline - started, return_when=asyncio.FIRST_COMPLETED
-            )
+            arrival: asyncio.Future[Any] = asyncio.ensure_future(event.wait())
+            both: set[asyncio.Future[Any]] = {reached, arrival}
+            await asyncio.wait(both, timeout=deadline - started, return_when=asyncio.FIRST_COMPLETED)
             reached.cancel()
             arrival.cancel()
         metrics.FENCE_WAIT.observe(time.monotonic() - started)
@@ -162,6 +164,8 @@ class RequestsLane(Lane):
         """One checkpoint: decide at one position of the state, audit, then publish; then the batches can be acked."""
         first, second = self._decide(self._partition, ready, now, self._progress)
         at = time.monotonic()
+        if not await self.may_write():
+            return
         await self._writer.write(first)
         at = _observe("audit", at)
         await self._writer.write(second)

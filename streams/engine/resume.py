@@ -6,7 +6,8 @@ found at the ends of their topics and are not written again.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any
 
 import orjson
@@ -17,13 +18,20 @@ from streams.engine.records import POSITION, PROGRESS
 from streams.engine.requests import Progress
 from streams.engine.tail import LogReader
 
+OffsetsOf = Callable[[list[Any]], list[int]]
+
+#: Both lanes of a partition write to its audit; so many batches of records hold more than one checkpoint of each.
+CHECKPOINTS_BACK = 8
+
 
 async def outputs_of_changes(reader: LogReader, config: Config, partition: int, applied: int) -> dict[str, set[int]]:
     """Offsets at or above `applied` of `consent.changes` whose outputs are in place already, by output topic."""
     found: dict[str, set[int]] = {}
-    for spec in (topics.AUDIT, topics.DEADLETTER):
-        records = await reader.tail(config.topic(spec.name), partition, _all_of_a_checkpoint)
-        offsets = {o for o in _inputs(records, topics.CHANGES.name, config, partition) if o >= applied}
+    for spec, inputs in ((topics.AUDIT, _audited), (topics.DEADLETTER, _buried)):
+        offsets_of = partial(inputs, source=topics.CHANGES.name, config=config, partition=partition)
+        enough = partial(_reach_back, offsets_of=offsets_of, offset=applied, config=config)
+        records = await reader.tail(config.topic(spec.name), partition, enough)
+        offsets = {offset for offset in offsets_of(records) if offset >= applied}
         if offsets:
             found[spec.name] = offsets
     return found
@@ -44,14 +52,16 @@ async def progress_of_requests(
         offset = _input(record, topics.REQUESTS.name, partition)
         if offset is not None and offset >= floor and offset not in answered:
             promised[offset] = orjson.dumps(orjson.loads(record.value)["decision"])
-    dead = await reader.tail(config.topic(topics.DEADLETTER.name), partition, _all_of_a_checkpoint)
-    offsets = {o for o in _inputs(dead, topics.REQUESTS.name, config, partition) if o >= floor}
+    offsets_of = partial(_buried, source=topics.REQUESTS.name, config=config, partition=partition)
+    enough = partial(_reach_back, offsets_of=offsets_of, offset=floor, config=config)
+    dead = await reader.tail(config.topic(topics.DEADLETTER.name), partition, enough)
+    offsets = {offset for offset in offsets_of(dead) if offset >= floor}
     return Progress(floor, floor, answered, promised), {topics.DEADLETTER.name: offsets} if offsets else {}
 
 
-def _all_of_a_checkpoint(_: list[Any]) -> bool:
-    """The first look holds one checkpoint's worth of records."""
-    return True
+def _reach_back(records: list[Any], offsets_of: OffsetsOf, offset: int, config: Config) -> bool:
+    """Whether the records reach back beyond one checkpoint's outputs: to one that was done before, or far enough."""
+    return len(records) >= CHECKPOINTS_BACK * config.batch_records or any(o < offset for o in offsets_of(records))
 
 
 def _before(records: list[Any], offset: int) -> bool:
@@ -61,7 +71,8 @@ def _before(records: list[Any], offset: int) -> bool:
 
 
 def _header(record: Any, name: str) -> bytes | None:
-    return next((value for key, value in record.headers if key == name), None)
+    """The last header of that name: a dead letter may hold the original's before ours."""
+    return next((value for key, value in reversed(record.headers) if key == name), None)
 
 
 def _input(record: Any, source: str, partition: int) -> int | None:
@@ -70,14 +81,19 @@ def _input(record: Any, source: str, partition: int) -> int | None:
     return int(place[len(head) :]) if place is not None and place.startswith(head) else None
 
 
-def _inputs(records: Iterable[Any], source: str, config: Config, partition: int) -> Iterable[int]:
-    dead = (config.topic(source).encode(), b"%d" % partition)
-    for record in records:
-        offset = _input(record, source, partition)
-        if offset is not None:
-            yield offset
-        elif (_header(record, "__connect.errors.topic"), _header(record, "__connect.errors.partition")) == dead:
-            yield int(_header(record, "__connect.errors.offset") or b"-1")
+def _audited(records: Iterable[Any], source: str, config: Config, partition: int) -> list[int]:  # noqa: ARG001
+    """Offsets of the inputs whose audit records these are."""
+    return [offset for record in records if (offset := _input(record, source, partition)) is not None]
+
+
+def _buried(records: Iterable[Any], source: str, config: Config, partition: int) -> list[int]:
+    """Offsets of the inputs whose dead letters these are. Only our own headers count, not what the original brought."""
+    place = (config.topic(source).encode(), b"%d" % partition)
+    return [
+        int(_header(record, "__connect.errors.offset") or b"-1")
+        for record in records
+        if (_header(record, "__connect.errors.topic"), _header(record, "__connect.errors.partition")) == place
+    ]
 
 
 def _mark(record: Any) -> tuple[int, int] | None:

@@ -24,7 +24,6 @@ class LogReader:
         self._options = {
             "bootstrap_servers": config.bootstrap_servers,
             "client_id": f"{config.group}-reader",
-            "isolation_level": "read_committed",
             "enable_auto_commit": False,
             "group_id": None,
         }
@@ -39,7 +38,11 @@ class LogReader:
             await self._ends.stop()
 
     async def end(self, topic: str, partition: int) -> int:
-        """The offset behind the last record that is committed (the last stable offset)."""
+        """The offset behind the last record that the log holds, transactions that are not decided yet included.
+
+        A commit is acknowledged before its markers are written, so the last stable offset may still be below records
+        that a producer knows to be committed: a fence there could miss them.
+        """
         tp = TopicPartition(topic, partition)
         ends = await self._ends.end_offsets([tp])
         return int(ends[tp])

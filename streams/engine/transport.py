@@ -13,7 +13,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from aiokafka.errors import KafkaError
-from aiokafka.structs import OffsetAndMetadata
+from aiokafka.structs import OffsetAndMetadata, TopicPartition
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP, ConsumerMessage
 
@@ -36,6 +36,24 @@ class Fetched(dict[TP, list[Any]]):
 class ConsumerThread(driver.AIOKafkaConsumerThread):
     """The thread that talks to the broker; everything here runs on its event loop."""
 
+    #: Until when (monotonic seconds) the group surely counts us as a member.
+    lease_until = 0.0
+
+    async def on_start(self) -> None:
+        await super().on_start()
+        coordinator = self._ensure_consumer()._coordinator
+        session_s = self.app.conf.broker_session_timeout
+        beat = coordinator._do_heartbeat
+
+        async def beat_and_note() -> bool:
+            sent = monotonic()
+            alive: bool = await beat()
+            if alive:
+                self.lease_until = sent + session_s
+            return alive
+
+        coordinator._do_heartbeat = beat_and_note
+
     def _create_worker_consumer(self, transport: Any) -> Any:
         consumer = super()._create_worker_consumer(transport)
         # Producers may be transactional: what they abort never happened, and the fence stops at what is decided.
@@ -48,7 +66,7 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
         consumer: Any,
         active_partitions: set[TP],
         timeout: float | None = None,  # noqa: ASYNC109 - Faust's signature
-        max_records: int | None = None,
+        max_records: int | None = None,  # noqa: ARG002 - Faust's signature
     ) -> Fetched:
         """Records of one fetch. Returns as soon as any position moved: a transaction marker moves it without records."""
         fetcher = consumer._fetcher
@@ -61,7 +79,8 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
         deadline = monotonic() + (timeout or 0)
         with fetcher._subscriptions.fetch_context():
             while True:
-                fetched.update(await fetcher.fetched_records(active_partitions, timeout=0, max_records=max_records))
+                # All that was fetched is taken at once: what stays behind would hold up the next fetch of all others.
+                fetched.update(await fetcher.fetched_records(active_partitions, timeout=0))
                 fetched.after = self._positions(consumer, active_partitions)
                 left = deadline - monotonic()
                 if fetched or fetched.after != fetched.before or left <= 0 or not self.consumer.flow_active:
@@ -92,7 +111,7 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
             return False
         try:
             await consumer.commit(mine)
-        except (KafkaError, asyncio.TimeoutError) as exc:
+        except (KafkaError, TimeoutError) as exc:
             self.log.warning("offsets not committed yet: %r", exc)
             return False
         now = monotonic()
@@ -169,6 +188,22 @@ class Consumer(driver.Consumer):
             generation_id=self.app.consumer_generation_id,
         )
 
+    def hold_back(self, tp: TP, full: bool) -> None:
+        """Stop fetching a partition whose lane is full; fetch it again when it has room."""
+        consumer = self._thread._ensure_consumer()
+        place = TopicPartition(tp.topic, tp.partition)
+
+        def change() -> None:
+            if place in consumer.assignment():
+                (consumer.pause if full else consumer.resume)(place)
+
+        self._thread.thread_loop.call_soon_threadsafe(change)
+
+    @property
+    def holds_lease(self) -> bool:
+        """Whether the group surely still counts this worker as a member, so that its partitions are its own."""
+        return bool(monotonic() < self._thread.lease_until)
+
     def lag(self, tp: TP) -> int | None:
         """Records of a source partition that are fetched or known of but not handed out yet; None if not known."""
         cursor = self._cursor.get(tp)
@@ -179,6 +214,8 @@ class Consumer(driver.Consumer):
         """Start every source partition where the engine says: at the state's own position, not at the commit."""
         sources = [tp for tp in self.assignment() if not self._is_changelog_tp(tp)]
         committed = await self._thread.committed(sources)
+        # The assignment that brought us here is as good a sign of life as a heartbeat.
+        self._thread.lease_until = monotonic() + self.app.conf.broker_session_timeout
         starts = await self.engine.open(committed)
         await self.seek_wait(starts)
         for tp, offset in starts.items():

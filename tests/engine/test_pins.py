@@ -1,0 +1,363 @@
+"""The private and overridden names of Faust, mode and aiokafka that the engine stands on, held still.
+
+Their versions are pinned exactly. When a pin is moved, these tests name every place where the library changed under the
+engine: read the new source beside ours, re-check what the row says, and only then put the new fingerprint in.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import inspect
+import re
+import tomllib
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
+from aiokafka.consumer.fetcher import Fetcher
+from aiokafka.producer.message_accumulator import BatchBuilder, MessageAccumulator
+from faust.app.base import App
+from faust.assignor.partition_assignor import PartitionAssignor
+from faust.stores import rocksdb
+from faust.tables.base import Collection
+from faust.tables.recovery import Recovery
+from faust.transport import consumer as faust_consumer
+from faust.transport.drivers import aiokafka as driver
+from faust.types import Message as FaustMessage
+from mode.threads import QueueServiceThread, ServiceThread
+
+from streams.engine import table, transport
+
+PYPROJECT = Path(__file__).parents[2] / "pyproject.toml"
+
+CONSUMER = "faust.transport.consumer:Consumer"
+THREAD = "faust.transport.drivers.aiokafka:AIOKafkaConsumerThread"
+STORE = "faust.stores.rocksdb:Store"
+FETCHER = "aiokafka.consumer.fetcher:Fetcher"
+STATE = "aiokafka.consumer.subscription_state"
+
+#: Place, fingerprint of signature and source, and what to re-check in the engine when it changes.
+SOURCES: list[tuple[str, str, str]] = [
+    (
+        CONSUMER + ".getmany",
+        "a0925629c316",
+        "Consumer.getmany: checks between yields (flow, generation, active and buffered partitions)",
+    ),
+    (
+        CONSUMER + "._wait_next_records",
+        "43ee01e710d9",
+        "Consumer.getmany: what it waits for and returns, records and active partitions",
+    ),
+    (CONSUMER + ".perform_seek", "8510b3562936", "Consumer.perform_seek: read and committed offsets that Faust keeps"),
+    (
+        CONSUMER + ".on_partitions_revoked",
+        "0c604b7c2961",
+        "Consumer.on_partitions_revoked: what Faust forgets, and that it comes after our commit",
+    ),
+    (CONSUMER + "._add_gap", "33d02ba5c970", "Consumer._add_gap: offsets between two batches need no bookkeeping"),
+    (CONSUMER + "._new_offset", "232204eba694", "Consumer._new_offset: from acked offsets to the offset to commit"),
+    (
+        CONSUMER + "._filter_committable_offsets",
+        "6eac5383e096",
+        "Consumer._new_offset: who asks for it and what None means",
+    ),
+    (CONSUMER + ".ack", "043f60c6f810", "Consumer._new_offset: how an ack gets into _acked and _acked_index"),
+    (CONSUMER + "._is_changelog_tp", "22f20603322b", "Consumer.getmany: how a changelog partition is known"),
+    (CONSUMER + ".stop_flow", "d1dcb2b4a7c8", "Consumer.on_partitions_revoked: stops handing out"),
+    (
+        "faust.transport.consumer:ThreadDelegateConsumer.seek_wait",
+        "5aa830220750",
+        "Consumer.perform_seek, _positions_agree: sets positions and waits",
+    ),
+    (
+        "faust.transport.consumer:ThreadDelegateConsumer._getmany",
+        "d97499db9b48",
+        "Consumer.getmany: that fetches go through the thread",
+    ),
+    (
+        "faust.transport.drivers.aiokafka:Consumer._new_consumer_thread",
+        "4595b5572667",
+        "Consumer._new_consumer_thread: arguments of the thread",
+    ),
+    (
+        "faust.transport.drivers.aiokafka:Consumer._to_message",
+        "6987cbe54252",
+        "Consumer.getmany: the message of a restored changelog's last record",
+    ),
+    (THREAD + ".on_start", "d664e19e9a59", "ConsumerThread.on_start: the aiokafka consumer exists afterwards"),
+    (
+        THREAD + "._create_worker_consumer",
+        "93fb8ac439b5",
+        "ConsumerThread._create_worker_consumer: options, none of which may undo ours",
+    ),
+    (THREAD + "._fetch_records", "c7d94b0d8ac4", "ConsumerThread._fetch_records: when it may fetch and when it raises"),
+    (THREAD + ".getmany", "3b523941e93a", "ConsumerThread._fetch_records: arguments, and who calls it"),
+    (THREAD + "._commit", "cd4f1eca3170", "ConsumerThread._commit: what is committed, and which errors are swallowed"),
+    (THREAD + "._ensure_consumer", "c9b2b0458167", "ConsumerThread: raises while there is no consumer"),
+    (THREAD + "._seek_wait", "47058c122225", "Consumer.perform_seek: positions are valid when it returns"),
+    (THREAD + ".assignment", "f3335b097616", "ConsumerThread._commit: partitions that are ours"),
+    (
+        "mode.threads:QueueServiceThread.call_thread",
+        "d968874ddbb9",
+        "ConsumerThread.committed: runs a coroutine on the thread's loop",
+    ),
+    (
+        FETCHER + ".fetched_records",
+        "52741e8b5ba0",
+        "ConsumerThread._fetch_records: what is taken, and that positions move with it",
+    ),
+    (
+        FETCHER + "._create_fetch_waiter",
+        "eebaed6719d2",
+        "ConsumerThread._fetch_records: woken by data and by a moved position",
+    ),
+    (STATE + ":SubscriptionState.fetch_context", "4949b8bd067d", "ConsumerThread._fetch_records: counts as polling"),
+    (STATE + ":Assignment.state_value", "d3f57e9a12dd", "ConsumerThread._positions: a partition's state"),
+    (STATE + ":Assignment.tps", "759601f11dae", "ConsumerThread._positions: the partitions of an assignment"),
+    (STATE + ":TopicPartitionState.position", "7f2039cf877c", "ConsumerThread._positions: raises unless valid"),
+    (
+        STATE + ":TopicPartitionState.has_valid_position",
+        "8398924d7539",
+        "ConsumerThread._positions: a seek in progress has none",
+    ),
+    (
+        "aiokafka.consumer.group_coordinator:GroupCoordinator._do_heartbeat",
+        "9707daf5f9a0",
+        "ConsumerThread.on_start: True means that the group heard of us",
+    ),
+    (
+        "aiokafka.consumer.group_coordinator:GroupCoordinator._heartbeat_routine",
+        "4a8673951933",
+        "ConsumerThread.on_start: looks _do_heartbeat up on the instance",
+    ),
+    ("aiokafka.consumer.consumer:AIOKafkaConsumer.pause", "9011686344cc", "Consumer.hold_back"),
+    (
+        "aiokafka.consumer.consumer:AIOKafkaConsumer.resume",
+        "b58a55d2ee88",
+        "Consumer.hold_back: wakes a fetch that waits",
+    ),
+    (
+        "aiokafka.consumer.consumer:AIOKafkaConsumer.highwater",
+        "3bf8328f8b4c",
+        "Consumer.lag; with read_committed it may be behind the last stable offset",
+    ),
+    (
+        "aiokafka.consumer.consumer:AIOKafkaConsumer.end_offsets",
+        "c56130f74888",
+        "LogReader.end: the last stable offset with read_committed",
+    ),
+    ("aiokafka.producer.producer:AIOKafkaProducer.create_batch", "7f970c1c3d25", "Writer: batches hold what they say"),
+    (
+        "aiokafka.producer.producer:AIOKafkaProducer.send_batch",
+        "ec0c0f71895a",
+        "Writer: one batch stays one record batch, in order",
+    ),
+    ("aiokafka.producer.message_accumulator:BatchBuilder.append", "d151bb25e975", "Writer._batches: None means full"),
+    (
+        "aiokafka.producer.message_accumulator:MessageBatch.expired",
+        "9497c4625a49",
+        "Writer: _batch_ttl is the patience with a batch",
+    ),
+    ("aiokafka.partitioner:murmur2", "b9b6edef9bec", "streams.domain.keys.murmur2, tests/agents"),
+    (STORE + ".__init__", "0831981fe7ca", "BytesStore.__init__: driver and options"),
+    (STORE + "._db_for_partition", "48dabfb32eb4", "BytesStore: opens on demand"),
+    (STORE + "._open_for_partition", "67356829f9d1", "BytesStore: with rocksdb_options.open and partition_path"),
+    (STORE + "._visible_items", "bfb2c0d91fa6", "BytesStore.items_of: all but the offset"),
+    (STORE + ".persisted_offset", "c09da161232d", "BytesStore.write: Faust's recovery reads the offset that we write"),
+    (
+        STORE + ".apply_changelog_batch",
+        "afd65230bcbf",
+        "BytesStore.apply_changelog_batch: the only writer of restored records is ours",
+    ),
+    (STORE + ".revoke_partitions", "df4a033e21be", "BytesStore.revoke_partitions: which databases are closed"),
+    (STORE + ".assign_partitions", "dd28f3bdb4f2", "BytesStore: who opens databases, and for how long it tries"),
+    (STORE + ".stop", "d807b30b0a6c", "BytesStore.stop: closes everything"),
+    (
+        STORE + ".need_active_standby_for",
+        "3e8e5f87b180",
+        "BytesStore: a fresh partition is restored before it is active",
+    ),
+    ("faust.stores.rocksdb:RocksDBOptions.__init__", "7cfc5cbbae8b", "_RocksOptions.__init__"),
+    ("faust.stores.rocksdb:RocksDBOptions.open", "384021162fb8", "_RocksOptions.open"),
+    (
+        "faust.stores.rocksdb:RocksDBOptions.as_options",
+        "3055fbf2cc01",
+        "_RocksOptions.as_options: defaults that ours replace",
+    ),
+    ("faust.tables.base:Collection._serializer_from_type", "3e49582bd411", "BytesTable._serializer_from_type"),
+    (
+        "faust.tables.base:Collection._new_store_by_url",
+        "32b169c5115e",
+        "BytesTable._new_store_by_url: arguments of a store",
+    ),
+    (
+        "faust.tables.base:Collection.apply_changelog_batch",
+        "e16ecc9a92a6",
+        "BytesTable.apply_changelog_batch: recovery hands records over here",
+    ),
+    (
+        "faust.assignor.partition_assignor:PartitionAssignor.assigned_actives",
+        "734e32bc7464",
+        "Worker: the partitions assigned to us",
+    ),
+    (
+        "faust.assignor.partition_assignor:PartitionAssignor.changelog_distribution",
+        "e869b5e7f147",
+        "Worker._owner_of: _tps_url names a partition's worker",
+    ),
+]
+
+
+def look_up(place: str) -> Any:
+    """The function or property behind `module:Class.name`, as it is written."""
+    module, _, path = place.partition(":")
+    found: Any = importlib.import_module(module)
+    for name in path.split("."):
+        found = inspect.getattr_static(found, name)
+    if isinstance(found, property):
+        return found.fget
+    return found.__func__ if isinstance(found, (staticmethod, classmethod)) else found
+
+
+def fingerprint(place: str) -> str:
+    """Twelve digits that change with the signature or the source of a function."""
+    found = look_up(place)
+    # Not str(signature): how annotations are shown differs between Python versions.
+    taken = [(name, part.kind.name) for name, part in inspect.signature(found).parameters.items()]
+    text = f"{taken}\n{inspect.getsource(found).rstrip()}"
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+@pytest.mark.parametrize(("place", "known", "check"), SOURCES, ids=[row[0].rpartition(":")[2] for row in SOURCES])
+def test_the_source_that_the_engine_overrides_or_relies_on_has_not_changed(place: str, known: str, check: str) -> None:
+    found = fingerprint(place)
+    assert found == known, f"{place} changed. Re-check: {check}. Then its fingerprint is {found!r}"
+
+
+@pytest.mark.parametrize("name", ["faust-streaming", "mode-streaming", "aiokafka", "rocksdict"])
+def test_what_is_installed_is_what_is_pinned(name: str) -> None:
+    wanted = tomllib.loads(PYPROJECT.read_text())["project"]["dependencies"]
+    assert f"{name}=={version(name)}" in wanted
+
+
+def _parameters(function: Callable[..., Any]) -> list[str]:
+    return list(inspect.signature(function).parameters)
+
+
+OVERRIDES: list[tuple[type, type, tuple[str, ...]]] = [
+    (
+        transport.ConsumerThread,
+        driver.AIOKafkaConsumerThread,
+        ("on_start", "_create_worker_consumer", "_fetch_records", "_commit"),
+    ),
+    (
+        transport.Consumer,
+        driver.Consumer,
+        ("_new_consumer_thread", "getmany", "perform_seek", "on_partitions_revoked", "_add_gap", "_new_offset"),
+    ),
+    (table._RocksOptions, rocksdb.RocksDBOptions, ("open", "as_options")),
+    (table.BytesStore, rocksdb.Store, ("revoke_partitions", "stop")),
+    (table.BytesTable, Collection, ("_serializer_from_type", "_new_store_by_url", "apply_changelog_batch")),
+]
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "name"), [(ours, theirs, name) for ours, theirs, names in OVERRIDES for name in names]
+)
+def test_an_override_takes_what_the_original_takes(ours: type, theirs: type, name: str) -> None:
+    assert name in vars(ours), "no longer overridden: take the row out"
+    mine, original = getattr(ours, name), getattr(theirs, name)
+    assert _parameters(mine) == _parameters(original)
+    assert inspect.iscoroutinefunction(mine) == inspect.iscoroutinefunction(original)
+    assert inspect.isasyncgenfunction(mine) == inspect.isasyncgenfunction(original)
+
+
+def test_the_methods_that_faust_calls_without_knowing_us_are_still_called() -> None:
+    """Overriding what nobody calls any more would be silent."""
+    source = inspect.getsource(faust_consumer)
+    assert "self._new_offset(tp)" in source
+    assert "self._add_gap(" in source
+    assert "getmany = self.getmany" in source
+    assert "consumer.perform_seek()" in inspect.getsource(Recovery)
+    assert "self._fetch_records" in inspect.getsource(driver.AIOKafkaConsumerThread.getmany)
+    assert "self._create_worker_consumer(" in inspect.getsource(driver.AIOKafkaConsumerThread._create_consumer)
+    assert "self._new_store_by_url(" in inspect.getsource(importlib.import_module("faust.tables.base"))
+    assert "self._serializer_from_type(" in inspect.getsource(importlib.import_module("faust.tables.base"))
+
+
+#: Attributes that only exist on instances: the class's source must still set them.
+ATTRIBUTES: list[tuple[Any, tuple[str, ...]]] = [
+    (
+        AIOKafkaConsumer,
+        ("_isolation_level", "_fetch_max_wait_ms", "_subscription", "_fetcher", "_closed", "_coordinator"),
+    ),
+    (Fetcher, ("_subscriptions", "_closed")),
+    (AIOKafkaProducer, ("_message_accumulator",)),
+    (MessageAccumulator, ("_batch_ttl",)),
+    (
+        faust_consumer.Consumer,
+        ("_acked", "_acked_index", "_buffered_partitions", "_read_offset", "_committed_offset"),
+    ),
+    (faust_consumer.ThreadDelegateConsumer, ("_thread",)),
+    (driver.AIOKafkaConsumerThread, ("tp_last_committed_at",)),
+    (ServiceThread, ("thread_loop",)),
+    (rocksdb.Store, ("_dbs", "rocksdb_options")),
+    (App, ("_crashed", "rebalancing", "consumer_generation_id")),
+    (PartitionAssignor, ("_tps_url",)),
+    (Recovery, ("completed",)),
+]
+
+
+@pytest.mark.parametrize(
+    ("owner", "name"), [(owner, name) for owner, names in ATTRIBUTES for name in names], ids=lambda part: str(part)
+)
+def test_an_attribute_that_the_engine_reads_or_sets_is_still_there(owner: type, name: str) -> None:
+    sources = [inspect.getsource(part) for part in owner.__mro__ if part.__module__.split(".")[0] in _LIBRARIES]
+    wanted = rf"(?:self\.{name}\b\s*(?::[^=\n]+)?=|^\s+{name}\s*[:=]|def {name}\()"
+    assert any(re.search(wanted, source, re.MULTILINE) for source in sources), f"{owner.__name__}.{name} is gone"
+
+
+_LIBRARIES = {"faust", "mode", "aiokafka"}
+
+
+def test_the_offset_of_a_partition_stands_under_fausts_own_key() -> None:
+    assert rocksdb.Store.offset_key == b"__faust\0offset__"
+
+
+def test_a_faust_message_takes_what_a_batch_message_gives() -> None:
+    given = {
+        "topic", "partition", "offset", "timestamp", "timestamp_type", "headers", "key", "value", "checksum", "tp",
+        "generation_id",
+    }  # fmt: skip
+    assert given <= set(_parameters(FaustMessage.__init__))
+    assert issubclass(transport.ConsumerMessage, FaustMessage)
+    assert "generation_id" in FaustMessage.__slots__
+
+
+def test_the_consumer_fills_in_private_options_that_we_set_before_it_starts() -> None:
+    """`_isolation_level` and `_fetch_max_wait_ms` are read in `start`, so setting them after `__init__` is in time."""
+    start = inspect.getsource(AIOKafkaConsumer.start)
+    assert "isolation_level=self._isolation_level" in start
+    assert "fetch_max_wait_ms=self._fetch_max_wait_ms" in start
+
+
+def test_the_patience_with_a_batch_is_read_when_a_batch_is_made() -> None:
+    """`_batch_ttl` is set after `start`, so nobody may have read it before."""
+    assert "self._batch_ttl" in inspect.getsource(MessageAccumulator)
+    assert "request_timeout_ms / 1000" in inspect.getsource(AIOKafkaProducer.__init__)
+
+
+def test_a_batch_builder_says_when_it_is_full_and_takes_headers_without_a_value() -> None:
+    builder = BatchBuilder(1_000, 0)
+    assert builder.append(timestamp=1, key=b"k", value=b"v", headers=[("h", None), ("h", b"v")]) is not None
+    assert builder.append(timestamp=1, key=b"k", value=b"v" * 2_000) is None
+    assert builder.record_count() == 1
+
+
+def test_a_consumer_thread_runs_its_calls_on_its_own_loop() -> None:
+    assert "call_thread" in vars(QueueServiceThread)
+    assert issubclass(driver.AIOKafkaConsumerThread, QueueServiceThread)

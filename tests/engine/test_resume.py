@@ -1,0 +1,142 @@
+"""What a restart reads back of its predecessor's outputs."""
+
+from __future__ import annotations
+
+import asyncio
+from types import SimpleNamespace
+from typing import Any
+
+import orjson
+import pytest
+
+from streams.config import Config
+from streams.engine import resume
+
+CONFIG = Config(topic_prefix="p-")
+Header = tuple[str, bytes | None]
+
+
+class Reader:
+    """Ends of topics in memory; gives ever longer tails until enough of one was seen, as the real one does."""
+
+    def __init__(self, **topics: list[Any]) -> None:
+        self._topics = {f"p-{name.replace('_', '.')}": records for name, records in topics.items()}
+
+    async def tail(self, topic: str, partition: int, enough: Any) -> list[Any]:
+        records = self._topics.get(topic, [])
+        for count in range(1, len(records) + 1):
+            if enough(records[-count:]):
+                return records[-count:]
+        return records
+
+
+def audit(source: str, offset: int, *more: Header, value: Any = None, partition: int = 3) -> Any:
+    headers = [("ce_specversion", b"1.0"), ("ce_id", f"{source}/{partition}/{offset}".encode()), *more]
+    return SimpleNamespace(headers=headers, value=orjson.dumps(value))
+
+
+def dead(topic: str, offset: int, *original: Header, partition: int = 3) -> Any:
+    own = [
+        ("__connect.errors.topic", topic.encode()),
+        ("__connect.errors.partition", b"%d" % partition),
+        ("__connect.errors.offset", b"%d" % offset),
+        ("consent.error", b"malformed_json"),
+    ]
+    return SimpleNamespace(headers=[*original, *own], value=b"{")
+
+
+def mark(floor: int, high: int) -> Header:
+    return ("consent.progress", b"%d/%d" % (floor, high))
+
+
+def of_changes(applied: int, **topics: list[Any]) -> dict[str, set[int]]:
+    return asyncio.run(resume.outputs_of_changes(Reader(**topics), CONFIG, 3, applied))  # type: ignore[arg-type]
+
+
+def of_requests(committed: int, **topics: list[Any]) -> Any:
+    reader: Any = Reader(**topics)
+    return asyncio.run(resume.progress_of_requests(reader, CONFIG, 3, committed))
+
+
+def test_nothing_written_is_nothing_found() -> None:
+    assert of_changes(0) == {}
+    progress, written = of_requests(7)
+    assert (progress.floor, progress.high, progress.answered, progress.promised) == (7, 7, frozenset(), {})
+    assert written == {}
+
+
+def test_outputs_at_or_above_the_state_are_those_of_the_unfinished_checkpoint() -> None:
+    audits = [audit("consent.changes", offset) for offset in (7, 8, 9, 10, 12)]
+    letters = [dead("p-consent.changes", offset) for offset in (5, 11)]
+    found = of_changes(10, consent_audit=audits, consent_deadletter=letters)
+    assert found == {"consent.audit": {10, 12}, "consent.deadletter": {11}}
+
+
+def test_outputs_of_other_partitions_and_other_topics_are_not_ours() -> None:
+    audits = [
+        audit("consent.changes", 20, partition=33),
+        audit("eligibility.requests", 21),
+        SimpleNamespace(headers=[], value=b"{}"),
+    ]
+    letters = [
+        dead("p-eligibility.requests", 22),
+        dead("consent.changes", 23),
+        dead("p-consent.changes", 24, partition=1),
+    ]
+    assert of_changes(0, consent_audit=audits, consent_deadletter=letters) == {}
+
+
+@pytest.mark.parametrize(
+    "original",
+    [
+        [("ce_id", b"consent.changes/3/99")],
+        [("ce_id", b"consent.changes/3/abc")],
+        [("ce_id", None)],
+        [("__connect.errors.topic", b"p-consent.changes"), ("__connect.errors.offset", b"not a number")],
+        [("__connect.errors.partition", b"8"), ("__connect.errors.offset", b"99")],
+        [("__connect.errors.offset", None)],
+    ],
+)
+def test_only_our_own_headers_of_a_dead_letter_count_whatever_the_original_brought(original: list[Header]) -> None:
+    found = of_changes(0, consent_deadletter=[dead("p-consent.changes", 5, *original)])
+    assert found == {"consent.deadletter": {5}}
+
+
+def decided(offset: int, floor: int, high: int) -> Any:
+    return audit("eligibility.requests", offset, mark(floor, high))
+
+
+def test_what_was_answered_above_the_floor_is_not_answered_again() -> None:
+    # 10 waits while 11 and 13 are answered; the last look had come to 14.
+    decisions = [decided(8, 8, 10), decided(9, 8, 10), decided(11, 10, 14), decided(13, 10, 14)]
+    progress, _ = of_requests(8, eligibility_decisions=decisions)
+    assert (progress.floor, progress.high) == (10, 10)
+    assert progress.answered == {11, 13}
+    assert progress.header() == b"10/10"
+
+
+def test_a_commit_ahead_of_every_mark_is_the_floor() -> None:
+    progress, _ = of_requests(20, eligibility_decisions=[decided(8, 8, 10)])
+    assert (progress.floor, progress.answered) == (20, frozenset())
+
+
+def test_a_decision_that_was_only_audited_is_promised_as_it_was_audited() -> None:
+    def audited(offset: int, eligible: bool) -> Any:
+        body = {"record": "decision", "decision": {"request_id": f"r{offset}", "eligible": eligible}, "inputs": []}
+        return audit("eligibility.requests", offset, mark(10, 12), value=body)
+
+    progress, _ = of_requests(
+        10,
+        eligibility_decisions=[decided(10, 10, 12)],
+        consent_audit=[audited(9, False), audited(10, True), audit("consent.changes", 11), audited(11, True)],
+    )
+    assert progress.answered == {10}
+    assert {offset: orjson.loads(body) for offset, body in progress.promised.items()} == {
+        11: {"request_id": "r11", "eligible": True}
+    }
+
+
+def test_dead_letters_of_requests_are_found_from_the_floor_on() -> None:
+    letters = [dead("p-eligibility.requests", offset) for offset in (3, 9, 12)] + [dead("p-consent.changes", 40)]
+    _, written = of_requests(9, consent_deadletter=letters)
+    assert written == {"consent.deadletter": {9, 12}}

@@ -1,0 +1,180 @@
+"""The table's store on a real RocksDB: whole writes with their offset, nothing lost by closing."""
+
+from __future__ import annotations
+
+import asyncio
+import types
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import faust
+import pytest
+import rocksdict
+from faust.types import TP
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from streams.engine import table as table_module
+from streams.engine.partition import META_KEY, Partition
+from streams.engine.table import BytesStore, BytesTable
+
+CHANGELOG = "store-test-customers-changelog"
+
+
+def _store(folder: Path) -> BytesStore:
+    """The store as the worker makes it: by a table of an app with its data in `folder`."""
+    app = faust.App("store-test", broker="kafka://localhost:1", store="rocksdb://", datadir=folder, web_enabled=False)
+    made = BytesTable(app, name="customers", partitions=4, key_type=bytes, value_type=bytes)
+    store: BytesStore = made._new_store()
+    store.path.mkdir(parents=True, exist_ok=True)
+    return store
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[BytesStore]:
+    made = _store(tmp_path)
+    yield made
+    asyncio.run(made.stop())
+
+
+def _reopened(store: BytesStore, folder: Path) -> BytesStore:
+    asyncio.run(store.stop())
+    return _store(folder)
+
+
+def test_a_new_partition_has_nothing_and_no_offset(store: BytesStore) -> None:
+    assert store.offset(0) == -1
+    assert store.get_many(0, [b"a", b""]) == [None, None]
+    assert list(store.items_of(0)) == []
+
+
+def test_values_come_back_in_the_order_of_the_keys_asked_for(store: BytesStore) -> None:
+    store.write(0, [(b"a", b"1"), (b"b", b""), (b"\0c", b"\xff\n\0")], 6)
+    assert store.get_many(0, [b"\0c", b"missing", b"a", b"b", b"a"]) == [b"\xff\n\0", None, b"1", b"", b"1"]
+    assert store.get_many(0, []) == []
+
+
+def test_a_write_carries_its_offset_and_faust_finds_it(store: BytesStore) -> None:
+    store.write(2, [(b"a", b"1")], 41)
+    assert store.offset(2) == 41
+    assert store.persisted_offset(TP(CHANGELOG, 2)) == 41
+    assert list(store.items_of(2)) == [(b"a", b"1")]  # the offset is not a value of anybody's
+
+
+def test_partitions_are_apart(store: BytesStore) -> None:
+    store.write(0, [(b"a", b"zero")], 1)
+    store.write(1, [(b"a", b"one")], 9)
+    assert (store.get_many(0, [b"a"]), store.get_many(1, [b"a"])) == ([b"zero"], [b"one"])
+    assert (store.offset(0), store.offset(1), store.offset(3)) == (1, 9, -1)
+
+
+def test_what_was_written_is_there_after_closing_and_opening(store: BytesStore, tmp_path: Path) -> None:
+    store.write(0, [(b"%d" % n, b"v" * n) for n in range(300)], 299)
+    again = _reopened(store, tmp_path)
+    assert again.offset(0) == 299
+    assert again.get_many(0, [b"7", b"299", b"300"]) == [b"v" * 7, b"v" * 299, None]
+    asyncio.run(again.stop())
+
+
+def test_none_deletes_for_good(store: BytesStore, tmp_path: Path) -> None:
+    store.write(0, [(b"a", b"1"), (b"b", b"2")], 1)
+    store.write(0, [(b"a", None), (b"never", None)], 3)
+    assert store.get_many(0, [b"a", b"b"]) == [None, b"2"]
+    again = _reopened(store, tmp_path)
+    assert list(again.items_of(0)) == [(b"b", b"2")]
+    asyncio.run(again.stop())
+
+
+def test_the_last_of_several_values_of_a_key_counts(store: BytesStore) -> None:
+    store.write(0, [(b"a", b"1"), (b"a", None), (b"a", b"3")], 2)
+    assert store.get_many(0, [b"a"]) == [b"3"]
+
+
+def test_a_write_that_fails_half_way_leaves_neither_values_nor_offset(store: BytesStore) -> None:
+    store.write(0, [(b"a", b"1")], 1)
+
+    def values() -> Iterator[tuple[bytes, bytes]]:
+        yield b"a", b"2"
+        raise RuntimeError("in the middle")
+
+    with pytest.raises(RuntimeError, match="in the middle"):
+        store.write(0, values(), 2)
+    with pytest.raises(Exception, match="bytes"):
+        store.write(0, [(b"a", b"2"), (b"b", "text")], 2)  # type: ignore[list-item]
+    assert store.get_many(0, [b"a", b"b"]) == [b"1", None]
+    assert store.offset(0) == 1
+
+
+def test_a_revoked_partition_is_closed_so_that_another_process_can_open_it(store: BytesStore) -> None:
+    store.write(0, [(b"a", b"1")], 5)
+    store.write(1, [(b"b", b"2")], 6)
+    owner = types.SimpleNamespace(changelog_topic=types.SimpleNamespace(topics=[CHANGELOG]))
+    store.revoke_partitions(owner, {TP(CHANGELOG, 0), TP("other", 1)})
+    assert set(store._dbs) == {1}
+    other = rocksdict.Rdict(str(store.partition_path(0)), options=rocksdict.Options(raw_mode=True))
+    assert other[b"a"] == b"1"
+    other.close()
+    assert store.offset(0) == 5  # opened again on demand
+    assert store.get_many(0, [b"a"]) == [b"1"]
+
+
+def test_faust_cannot_write_past_us(store: BytesStore) -> None:
+    store.write(0, [(b"a", b"1")], 5)
+    store.apply_changelog_batch([object()], to_key=None, to_value=None)
+    assert store.offset(0) == 5
+    assert vars(BytesTable)["apply_changelog_batch"](object(), [object()]) is None
+
+
+def test_memory_is_bounded_for_all_partitions_together(store: BytesStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[tuple[str, Any]] = []
+
+    class Options:
+        """Notes what it is told, and does nothing."""
+
+        def __init__(self, **_: Any) -> None: ...
+
+        def __getattr__(self, name: str) -> Any:
+            return lambda *given: said.append((name, given))
+
+    monkeypatch.setattr(table_module.rocksdict, "Options", Options)
+    store.rocksdb_options.as_options()
+    store.rocksdb_options.as_options()
+    by_name = dict(said)
+    assert by_name["set_write_buffer_size"] == (table_module.WRITE_BUFFER_BYTES,)
+    assert by_name["set_max_write_buffer_number"] == (2,)
+    shared = [given[0] for name, given in said if name == "set_write_buffer_manager"]
+    assert len(shared) == 2
+    assert shared[0] is shared[1], "one budget of write buffers for all partitions"
+    assert table_module.BLOCK_CACHE_BYTES + table_module.WRITE_BUFFERS_BYTES <= 64 << 20
+
+
+def test_a_partition_reads_its_position_back_from_its_own_record(store: BytesStore) -> None:
+    assert Partition(0, store).applied == 0
+    store.write(0, [(META_KEY, b'{"v":1,"next":17}')], 3)
+    assert Partition(0, store).applied == 17
+
+
+@settings(max_examples=15)
+@given(
+    writes=st.lists(
+        st.lists(st.tuples(st.binary(min_size=1, max_size=3), st.none() | st.binary(max_size=4)), max_size=5),
+        max_size=6,
+    )
+)
+def test_a_store_is_a_dictionary_with_an_offset(
+    tmp_path_factory: pytest.TempPathFactory, writes: list[list[tuple[bytes, bytes | None]]]
+) -> None:
+    folder = tmp_path_factory.mktemp("law")
+    store = _store(folder)
+    model: dict[bytes, bytes] = {}
+    for number, values in enumerate(writes):
+        store.write(0, values, number)
+        for key, value in values:
+            model.pop(key, None)
+            if value is not None:
+                model[key] = value
+    again = _reopened(store, folder)
+    assert dict(again.items_of(0)) == model
+    assert again.offset(0) == len(writes) - 1
+    asyncio.run(again.stop())
