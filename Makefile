@@ -15,6 +15,11 @@ BENCH_STAMP := .venv/.bench
 # What this checkout is, and nothing of the caller's own Python, decides what is imported.
 unexport PYTHONHOME PYTHONPATH VIRTUAL_ENV
 
+# uv brings certificates of its own; where the machine has some, they know the company's proxy as well.
+ifneq ($(wildcard /etc/ssl/certs/ca-certificates.crt /etc/pki/tls/certs/ca-bundle.crt /etc/ssl/cert.pem),)
+export UV_SYSTEM_CERTS ?= true
+endif
+
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .PHONY: help setup run test lint types bench lock clean
@@ -31,7 +36,7 @@ setup: $(STAMP) ## make .venv with everything installed, in the versions of requ
 	@echo "setup: .venv is ready"
 
 $(STAMP): pyproject.toml requirements.lock Makefile
-	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' || { \
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null || { \
 	  echo "Python 3.11, 3.12 or 3.13 is needed, but $(PYTHON) is: $$($(PYTHON) --version 2>&1). Try: make setup PYTHON=python3.12" >&2; exit 1; }
 	@echo "setup: installing into .venv with $$($(PYTHON) --version)"
 	@version='import sys; print(sys.version_info[:2])'; \

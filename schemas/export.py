@@ -36,7 +36,10 @@ RECORDS: dict[str, tuple[str, Any]] = {
     "settings": ("The settings document of an org", OrgSettings),
     "eligibility.request": ("A record of eligibility.requests", EligibilityRequest),
     "eligibility.decision": ("A record of eligibility.decisions", Decision),
-    "consent.audit": ("Any record of consent.audit", Annotated[ChangeAudit | DecisionAudit, Field(discriminator="record")]),
+    "consent.audit": (
+        "Any record of consent.audit",
+        Annotated[ChangeAudit | DecisionAudit, Field(discriminator="record")],
+    ),
     "consent.audit.change": ("What became of a record of consent.changes", ChangeAudit),
     "consent.audit.decision": ("A decision with everything it was made from", DecisionAudit),
 }

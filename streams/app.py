@@ -41,12 +41,19 @@ class Lanes:
         self._config = config
         self._engine = engine
         self._on_answer = on_answer
+        self._forwarded: dict[str, resume.Forwarded] = {}
+
+    async def prepare(self) -> None:
+        """Read once for all partitions what was sent home lately, so that nothing is sent home twice."""
+        for spec in (topics.CHANGES, topics.REQUESTS):
+            self._forwarded[spec.name] = await resume.forwarded_records(self._engine.reader, self._config, spec.name)
 
     async def changes(self, partition: Partition) -> Lane:
         """The lane of the partition's changes, which knows what a crash left written."""
         config, engine = self._config, self._engine
         scribe = Scribe(topics.CHANGES.name, partition.number, config.topic_prefix)
         scribe.written = await resume.outputs_of_changes(engine.reader, config, partition.number, partition.applied)
+        self._remember_forwards(scribe, topics.CHANGES.name, partition.number, partition.applied)
         agent = changes.Changes(scribe, config.partitions, config.max_record_bytes)
         return ChangesLane(
             partition,
@@ -66,6 +73,7 @@ class Lanes:
         config, engine = self._config, self._engine
         scribe = Scribe(topics.REQUESTS.name, partition.number, config.topic_prefix)
         progress, scribe.written = await resume.progress_of_requests(engine.reader, config, partition.number, committed)
+        self._remember_forwards(scribe, topics.REQUESTS.name, partition.number, progress.floor)
         agent = eligibility.Eligibility(scribe, config.partitions, config.max_record_bytes, config.max_wait_ms)
         lane = RequestsLane(
             partition,
@@ -81,6 +89,11 @@ class Lanes:
             lease=engine.lease,
         )
         return lane, progress
+
+    def _remember_forwards(self, scribe: Scribe, source: str, number: int, floor: int) -> None:
+        sent = {offset for offset in self._forwarded[source].get(number, ()) if offset >= floor}
+        if sent:
+            scribe.written[source] = sent
 
 
 def make_app(config: Config, engine: Engine, url: str) -> App:

@@ -35,7 +35,7 @@ BESIDE: dict[str, set[str]] = {
     "streams.metrics": set(),
     "streams.broker": {"streams.broker"},
     "streams.admin": {"streams.config", "streams.topics", "streams.domain"},
-    "streams.client": {"streams.config", "streams.topics", "streams.domain", "schemas"},
+    "streams.client": {"streams.admin", "streams.config", "streams.topics", "streams.domain", "schemas"},
 }
 #: The inner layers may use only these of what stands beside them.
 USED_BY_INNER = {"streams", "streams.config", "streams.topics", "streams.metrics"}

@@ -9,13 +9,13 @@ from typing import Any
 from schemas.events import EVENTS
 from schemas.settings import OrgSettings
 from streams import metrics, topics
-from streams.agents.reading import UnreadableError, parse, validate
-from streams.agents.writing import FORWARDED, Scribe, change_audit
+from streams.agents.reading import UnreadableError, check_nesting, parse, validate
+from streams.agents.writing import Scribe, change_audit, must_rewrite
 from streams.domain.changes import RejectedError, apply_event
 from streams.domain.keys import customer_key, is_settings_key, partition_of, settings_key
 from streams.engine.outputs import Outputs
 from streams.engine.partition import View
-from streams.engine.records import Record
+from streams.engine.records import FORWARDED, Record
 
 _NAME = topics.CHANGES.name
 
@@ -45,7 +45,7 @@ class Changes:
             if not (view.knows(key) or is_settings_key(key) or self._is_home(record, key, out)):
                 return
             document = parse(record, self._max_bytes)
-            event = self._read(document, key)
+            event = self._read(document, key, record.value or b"")
             if event["event"] == "settings.changed":
                 self._apply_settings(view, record, event, document, out)
             else:
@@ -76,15 +76,17 @@ class Changes:
         self._outcomes.clear()
 
     @staticmethod
-    def _read(document: dict[str, Any], key: bytes) -> dict[str, Any]:
+    def _read(document: dict[str, Any], key: bytes, value: bytes) -> dict[str, Any]:
         name = document.get("event")
         schema = EVENTS.get(name) if isinstance(name, str) else None
         if schema is None:
-            if name is None:
-                raise UnreadableError("invalid_field", "event: Field required", document)
+            if not isinstance(name, str):
+                raise UnreadableError("invalid_field", "event: a text is required", document)
             raise UnreadableError("unknown_event", f"event: {name!r:.80} is none of {', '.join(EVENTS)}", document)
         event = validate(document, schema)
         is_settings = name == "settings.changed"
+        if is_settings or must_rewrite(value, document):
+            check_nesting(document)
         own = settings_key(event["org_id"]) if is_settings else customer_key(event["org_id"], event["customer_id"])
         if own != key:
             raise UnreadableError("key_mismatch", f"key: {key!r:.300} is not the record's own {own!r:.300}", document)

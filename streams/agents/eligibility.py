@@ -8,16 +8,15 @@ from typing import Any
 import orjson
 
 from schemas.eligibility import ECHOED, REQUEST
-from schemas.settings import WHOLE_ORG
 from streams import metrics, topics
-from streams.agents.reading import UnreadableError, parse, validate
-from streams.agents.writing import FORWARDED, Scribe, decision_audit
+from streams.agents.reading import UnreadableError, checked_size, parse, read_fast, validate
+from streams.agents.writing import Scribe, decision_audit, decision_body
 from streams.domain.decisions import Verdict, decide
 from streams.domain.keys import customer_key, partition_of
 from streams.domain.state import State, decode_state
 from streams.engine.outputs import Outputs
 from streams.engine.partition import Partition
-from streams.engine.records import Record
+from streams.engine.records import FORWARDED, Record
 from streams.engine.requests import Parked, Progress
 
 _NAME = topics.REQUESTS.name
@@ -49,29 +48,38 @@ class Eligibility:
     def read(self, record: Record, out: Outputs) -> Question | None:
         """The question; None if there is none to answer here: it went home, or is a dead letter without an id."""
         try:
-            key = record.key
-            if not key:
-                raise UnreadableError("missing_key", "the record has no key; it must be {org_id}:{customer_id}")
-            if not self._is_home(record, key, out):
-                return None
-            document = parse(record, self._max_bytes)
-            request = validate(document, REQUEST)
-            own = customer_key(request["org_id"], request["customer_id"])
-            if own != key:
-                raise UnreadableError("key_mismatch", f"key: {key!r:.300} is not the record's own {own!r:.300}", document)
+            return self._read(record)
         except UnreadableError as exc:
+            if record.key and self._sent_home(record, out):
+                return None
             return self._unreadable(record, exc, out)
+
+    def _read(self, record: Record) -> dict[str, Any]:
+        key = record.key
+        if not key:
+            raise UnreadableError("missing_key", "the record has no key; it must be {org_id}:{customer_id}")
+        value = checked_size(record, self._max_bytes)
+        request = read_fast(value, REQUEST)
+        if request is None:
+            request = validate(parse(record, self._max_bytes), REQUEST)
+        own = customer_key(request["org_id"], request["customer_id"])
+        if own != key:
+            raise UnreadableError("key_mismatch", f"key: {key!r:.300} is not the record's own {own!r:.300}", request)
+        if record.headers and _was_forwarded(record) and not self._is_home(key):
+            raise UnreadableError("key_mismatch", "key: this is not its partition, and it was sent home before", request)
         return request
 
-    def _is_home(self, record: Record, key: bytes, out: Outputs) -> bool:
-        home = partition_of(key, self._partitions)
-        if home == self._scribe.partition:
-            return True
-        if any(name == FORWARDED for name, _ in record.headers):
-            raise UnreadableError("key_mismatch", f"key: its home is partition {home}, and it was sent home before")
+    def _is_home(self, key: bytes) -> bool:
+        return partition_of(key, self._partitions) == self._scribe.partition
+
+    def _sent_home(self, record: Record, out: Outputs) -> bool:
+        """Send a record home if this is not its partition and it was not sent before (contract section 1)."""
+        home = partition_of(record.key or b"", self._partitions)
+        if home == self._scribe.partition or _was_forwarded(record):
+            return False
         metrics.RECORDS.labels(_NAME, "misrouted").inc()
         self._scribe.forward(out, record, home)
-        return False
+        return True
 
     def _unreadable(self, record: Record, error: UnreadableError, out: Outputs) -> Question | None:
         """A dead letter; and, where the request can be named, a decision all the same (domain section 5)."""
@@ -106,23 +114,30 @@ class Eligibility:
         mark = progress.header()
         states = _States(partition, ready)
         reasons: Counter[str] = Counter()
+        number, applied = self._scribe.partition, partition.applied
         for parked in ready:
-            record = parked.record
-            promised = progress.promised.get(record.offset)
-            if promised is not None:
-                body = promised
+            record, question = parked.record, parked.question
+            if progress.promised and record.offset in progress.promised:
+                body = progress.promised[record.offset]
+            elif self._is_foreign(states, record, question) and self._sent_home(record, audits):
+                continue
             else:
                 verdict, version = self._verdict(partition, states, parked)
-                body = self._body(partition.applied, record.offset, parked.question, verdict, version)
+                request = _echo(question.document) if isinstance(question, Unread) else question
+                body = decision_body(request, number, record.offset, applied, verdict, version)
                 reasons[verdict.reason] += 1
-                audit = decision_audit(self._scribe.partition, record, version, body, verdict.inputs)
-                self._scribe.audit(audits, record, audit, mark)
+                self._scribe.audit(audits, record, decision_audit(number, record, version, body, verdict.inputs), mark)
             self._scribe.decision(decisions, record, body, mark)
             parked.answer = body
-        metrics.RECORDS.labels(_NAME, "decided").inc(len(ready))
+        metrics.RECORDS.labels(_NAME, "decided").inc(reasons.total())
         for reason, count in reasons.items():
             metrics.DECISIONS.labels(reason).inc(count)
         return audits, decisions
+
+    def _is_foreign(self, states: _States, record: Record, question: Question) -> bool:
+        """Whether the request may belong elsewhere. A key with a state here is at home, which saves hashing it."""
+        key = record.key
+        return bool(key) and not isinstance(question, Unread) and not states.knows(key)
 
     @staticmethod
     def _verdict(partition: Partition, states: _States, parked: Parked) -> tuple[Verdict, int | None]:
@@ -135,33 +150,6 @@ class Eligibility:
             return Verdict(False, "state_behind", None, None, []), version
         return decide(org, states[parked.record.key or b""], request), version
 
-    def _body(
-        self, applied: int, offset: int, question: Question, verdict: Verdict, version: int | None
-    ) -> bytes:
-        request = _echo(question.document) if isinstance(question, Unread) else question
-        known = request.get
-        request_id = request["request_id"]
-        partition = self._scribe.partition
-        return orjson.dumps(
-            {
-                "request_id": request_id,
-                "decision_id": f"{request_id}/{partition}/{offset}",
-                "org_id": known("org_id"),
-                "customer_id": known("customer_id"),
-                "channel": known("channel"),
-                "priority": known("priority"),
-                "org_unit_id": known("org_unit_id", WHOLE_ORG),
-                "eligible": verdict.eligible,
-                "reason": verdict.reason,
-                "policy": verdict.policy,
-                "opt_in_type": verdict.opt_in_type,
-                "as_of": {"partition": partition, "offset": applied},
-                "settings_version": version,
-                "campaign_id": known("campaign_id"),
-                "communication_id": known("communication_id"),
-            }
-        )
-
 
 class _States:
     """The states that a group of requests asks about: read in one go, decoded once each."""
@@ -171,10 +159,18 @@ class _States:
         self._raw = partition.states(list(keys)) if keys else {}
         self._decoded: dict[bytes, State | None] = {}
 
+    def knows(self, key: bytes | None) -> bool:
+        """Whether there is a state under this key."""
+        return self._raw.get(key or b"") is not None
+
     def __getitem__(self, key: bytes) -> State | None:
         if key not in self._decoded:
             self._decoded[key] = decode_state(self._raw[key])
         return self._decoded[key]
+
+
+def _was_forwarded(record: Record) -> bool:
+    return any(name == FORWARDED for name, _ in record.headers)
 
 
 def _echo(document: dict[str, Any]) -> dict[str, Any]:

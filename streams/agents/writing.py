@@ -7,15 +7,15 @@ from typing import Any
 import orjson
 
 from schemas.base import format_instant
+from schemas.settings import WHOLE_ORG
 from streams import metrics, topics
+from streams.domain.decisions import Verdict
 from streams.domain.orgs import Weighed
 from streams.engine.outputs import Outputs
-from streams.engine.records import POSITION, PROGRESS, Record
+from streams.engine.records import FORWARDED, POSITION, PROGRESS, Record
 
 _JSON = ("content-type", b"application/json")
 _SPEC = ("ce_specversion", b"1.0")
-#: Set on a record that was sent to its home partition, so that it is sent only once.
-FORWARDED = "consent.forwarded_from"
 ERROR = "consent.error"
 
 _STAGES = {
@@ -63,16 +63,16 @@ class Scribe:
         """The audit record of a change or of a decision."""
         if self.written and self._is_written(topics.AUDIT.name, record.offset):
             return
-        place = f"{self._place}{record.offset}".encode()
-        headers = [*self._audit_head, (POSITION, place)]
+        place = (POSITION, f"{self._place}{record.offset}".encode())
+        headers = [*self._audit_head, place]
         if progress is not None:
             headers.append((PROGRESS, progress))
         out.add(self._audit, self.partition, record.key, body, headers)
 
     def decision(self, out: Outputs, record: Record, body: bytes, progress: bytes) -> None:
         """A decision, for the request's own key and partition."""
-        place = f"{self._place}{record.offset}".encode()
-        headers = [*self._decision_head, (POSITION, place), (PROGRESS, progress)]
+        place = (POSITION, f"{self._place}{record.offset}".encode())
+        headers = [*self._decision_head, place, (PROGRESS, progress)]
         out.add(self._decisions, self.partition, record.key, body, headers)
 
     def dead_letter(self, out: Outputs, record: Record, code: str, message: str) -> None:
@@ -94,6 +94,8 @@ class Scribe:
 
     def forward(self, out: Outputs, record: Record, home: int) -> None:
         """The record as it came, to its home partition of the same topic."""
+        if self.written and self._is_written(self._source, record.offset):
+            return
         metrics.MISROUTED.labels(self._source).inc()
         mark = (FORWARDED, f"{self._place}{record.offset}".encode())
         out.add(self._read_from, home, record.key, record.value, [*record.headers, mark])
@@ -108,11 +110,8 @@ def change_audit(
 ) -> bytes:
     """The body of a change's audit record. The input stands in it as it came, without `identifiers` and `proof`."""
     value = record.value or b""
-    raw: Any = orjson.Fragment(value)
-    if "proof" in document or "identifiers" in document:
-        raw = {name: field for name, field in document.items() if name not in {"proof", "identifiers"}}
-    elif b"\n" in value or b"\r" in value:
-        raw = document
+    if must_rewrite(value, document):
+        value = orjson.dumps({name: field for name, field in document.items() if name not in PRIVATE})
     return orjson.dumps(
         {
             "record": "change",
@@ -121,9 +120,18 @@ def change_audit(
             "outcome": outcome[0],
             "outcome_reason": outcome[1],
             "cells": outcome[2],
-            "input": raw,
+            "input": orjson.Fragment(value),
         }
     )
+
+
+#: Fields of an input that its audit record leaves out (contract section 3).
+PRIVATE = frozenset({"identifiers", "proof"})
+
+
+def must_rewrite(value: bytes, document: dict[str, Any]) -> bool:
+    """Whether an input cannot stand in its audit record as it came: private fields, or more than one line."""
+    return "proof" in document or "identifiers" in document or b"\n" in value or b"\r" in value
 
 
 def decision_audit(partition: int, record: Record, version: int | None, body: bytes, inputs: list[Weighed]) -> bytes:
@@ -156,3 +164,34 @@ def _weighed(one: Weighed) -> Any:
     if one is place.unset:
         place.explained = orjson.Fragment(orjson.dumps(document))
     return document
+
+
+def decision_body(
+    request: dict[str, Any], partition: int, offset: int, applied: int, verdict: Verdict, version: int | None
+) -> bytes:
+    """The body of a decision on the request at an offset, made when everything below `applied` was weighed.
+
+    `request` may lack any field but its id: what is not known is null.
+    """
+    known = request.get
+    request_id = request["request_id"]
+    eligible, reason, policy, opt_in_type, _ = verdict
+    return orjson.dumps(
+        {
+            "request_id": request_id,
+            "decision_id": f"{request_id}/{partition}/{offset}",
+            "org_id": known("org_id"),
+            "customer_id": known("customer_id"),
+            "channel": known("channel"),
+            "priority": known("priority"),
+            "org_unit_id": known("org_unit_id", WHOLE_ORG),
+            "eligible": eligible,
+            "reason": reason,
+            "policy": policy,
+            "opt_in_type": opt_in_type,
+            "as_of": {"partition": partition, "offset": applied},
+            "settings_version": version,
+            "campaign_id": known("campaign_id"),
+            "communication_id": known("communication_id"),
+        }
+    )

@@ -10,6 +10,7 @@ import orjson
 from streams import topics
 from streams.client import Header
 from streams.config import Config
+from streams.engine.records import FORWARDED
 
 from .events import Checked, RecordError, check_event, check_request, read_object
 from .letters import Letter
@@ -55,7 +56,7 @@ def repaired(letter: Letter, value: bytes, assignments: list[tuple[str, Any]], c
 
 def headers_of(letter: Letter) -> list[Header]:
     """The original's headers, and where the dead letter lies."""
-    own = [(name, value) for name, value in letter.own_headers if name != REPLAYED_FROM]
+    own = [(name, value) for name, value in letter.own_headers if name not in {REPLAYED_FROM, FORWARDED}]
     return [*own, (REPLAYED_FROM, letter.place.encode())]
 
 

@@ -27,27 +27,23 @@ def decide(org: Org | None, state: State | None, request: dict[str, Any]) -> Ver
     unit = request.get("org_unit_id", WHOLE_ORG)
     if unit not in org.known_units:
         return _no("unknown_org_unit", None)
-    policy = org.policy(unit)
-    if _is_unregistered(org, state):
+    policy, places, part = org.scope(request["channel"], request["priority"], unit)
+    if state is None:
+        if org.require_registration:
+            return _no("not_registered", policy)
+    elif state.registration != REGISTERED and (org.require_registration or state.registration == ERASED):
+        # Domain section 6: an erased customer is unknown even where registration is not required.
         return _no("not_registered", policy)
+    whole_org = state is not None and state.has(part)
     if policy == "existing":
-        return _decide_existing(org, state, request, unit)
-    places = org.profiles(request["channel"], request["priority"], unit)
+        return _decide_existing(org, state, request, unit, whole_org)
     if not places:
         return _no("channel_not_mapped", policy)
-    whole_org = state is not None and state.has_whole_org
     return UNIFIED[policy]([weigh(org, state, place, unit, whole_org) for place in places])
 
 
 def _no(reason: str, policy: str | None) -> Verdict:
     return Verdict(False, reason, policy, None, [])
-
-
-def _is_unregistered(org: Org, state: State | None) -> bool:
-    """Domain section 5; an erased customer is unknown even where registration is not required (section 6)."""
-    if state is None:
-        return org.require_registration
-    return state.registration == ERASED or (org.require_registration and state.registration != REGISTERED)
 
 
 def weigh(org: Org, state: State | None, place: Place, unit: int, whole_org: bool) -> Weighed:
@@ -80,7 +76,9 @@ def weigh(org: Org, state: State | None, place: Place, unit: int, whole_org: boo
 _weighed = tuple.__new__
 
 
-def _decide_existing(org: Org, state: State | None, request: dict[str, Any], unit: int) -> Verdict:
+def _decide_existing(
+    org: Org, state: State | None, request: dict[str, Any], unit: int, whole_org: bool
+) -> Verdict:
     source, account_id, channel = request.get("source"), request.get("account_id"), request["channel"]
     if source is None or account_id is None:
         return _no("source_required", "existing")
@@ -90,7 +88,7 @@ def _decide_existing(org: Org, state: State | None, request: dict[str, Any], uni
     if channel not in channels:
         return _no("channel_not_mapped", "existing")
     place = org.place(source, account_id, channel, request["priority"], unit)
-    one = weigh(org, state, place, unit, state is not None and state.has_whole_org)
+    one = weigh(org, state, place, unit, whole_org)
     if one.status == "OPTIN":
         return Verdict(True, "opted_in", "existing", None, [one])
     if one.status == "NOT_SET":
@@ -135,7 +133,8 @@ def _liberal(profiles: list[Weighed]) -> Verdict:
         return Verdict(True, "liberal_opt_in", "liberal", None, profiles)
     if any(p.dated is None and _allows(p) for p in profiles):
         return Verdict(True, "liberal_not_set_allowed", "liberal", "SINGLE", profiles)
-    return Verdict(False, "liberal_denied", "liberal", None, profiles)
+    denying = next((p.place.opt_in_type for p in profiles if p.dated is None), None)
+    return Verdict(False, "liberal_denied", "liberal", denying, profiles)
 
 
 def _strict(profiles: list[Weighed]) -> Verdict:

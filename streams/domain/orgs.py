@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from schemas.settings import WHOLE_ORG, OrgSettings, matching_rule
 from streams.domain.cells import Entry
-from streams.domain.state import cell_key
+from streams.domain.state import cell_key, key_part
 
 
 class Place:
@@ -37,6 +37,17 @@ class Weighed(NamedTuple):
     org_unit_id: int | None
 
 
+class Scope(NamedTuple):
+    """The policy of a question (`existing`, or the unified layer's), and the active profiles mapped to its channel.
+
+    `whole_org` is by what the keys of the whole org's cells are recognised.
+    """
+
+    policy: str
+    places: tuple[Place, ...]
+    whole_org: bytes
+
+
 class Org:
     """One version of one org's settings. Nothing in it changes but its memory of look-ups."""
 
@@ -52,7 +63,7 @@ class Org:
         self.known_units = frozenset((*self.units, WHOLE_ORG))
         self.channels = {(a.source, a.account_id): frozenset(a.channels) for a in settings.accounts if a.active}
         self._places: dict[tuple[str, str, str, str, int], Place] = {}
-        self._profiles: dict[tuple[str, str, int], tuple[Place, ...]] = {}
+        self._scopes: dict[tuple[str, str, int], Scope] = {}
 
     def place(self, source: str, account_id: str, channel: str, priority: str, org_unit_id: int) -> Place:
         """Where a change or a question of this profile, channel, priority and org unit belongs."""
@@ -71,20 +82,23 @@ class Org:
         rule = matching_rule(self.settings.opt_in_types, source, account_id, channel, org_unit_id)
         return "SINGLE" if rule is None else self.settings.opt_in_types[rule].type
 
-    def profiles(self, channel: str, priority: str, org_unit_id: int) -> tuple[Place, ...]:
-        """Active profiles mapped to the channel, in the order of the settings (domain section 4)."""
+    def scope(self, channel: str, priority: str, org_unit_id: int) -> Scope:
+        """What a question about this channel, priority and org unit is decided by (domain section 4)."""
         where = (channel, priority, org_unit_id)
-        found = self._profiles.get(where)
+        found = self._scopes.get(where)
         if found is None:
-            found = self._profiles[where] = tuple(
+            places = tuple(
                 self.place(source, account_id, channel, priority, org_unit_id)
                 for (source, account_id), channels in self.channels.items()
                 if channel in channels
             )
+            found = Scope(self._policies[org_unit_id], places, key_part(channel, priority, WHOLE_ORG))
+            self._scopes[where] = found
         return found
 
     @cached_property
     def _policies(self) -> dict[int, str]:
+        """`existing` or the unified layer's policy per org unit; a unit's own setting beats the org's."""
         unified = self.settings.unified
         found: dict[int, str] = {WHOLE_ORG: unified.policy if unified.enabled else "existing"}
         for unit in self.units:
@@ -93,7 +107,3 @@ class Org:
             policy = unified.policy if own is None or own.policy is None else own.policy
             found[unit] = policy if enabled else "existing"
         return found
-
-    def policy(self, org_unit_id: int) -> str:
-        """`existing`, or the unified layer's policy for an org unit; its own setting beats the org's."""
-        return self._policies[org_unit_id]

@@ -26,13 +26,17 @@ class UnknownFormatError(Exception):
     """A state was written in a format that this version of the product cannot read."""
 
 
+_HEAD = b'{"v":%d,"r":' % FORMAT_VERSION
+_BLANK = tuple(_HEAD + b"%d}" % registration for registration in (UNREGISTERED, REGISTERED, ERASED))
+
+
 class State:
     """One customer's state. What is not asked for is neither decoded nor encoded: it stays the bytes it was."""
 
     __slots__ = ("_about", "_cells", "_ids", "_open")
 
     def __init__(self, registration: int) -> None:
-        self._about = b'{"v":%d,"r":%d}' % (FORMAT_VERSION, registration)
+        self._about = _BLANK[registration]
         self._ids = b"[]"
         #: Every cell as it was written: newline, key, newline, cell.
         self._cells = b""
@@ -50,10 +54,9 @@ class State:
         about: dict[str, Any] = orjson.loads(self._about)
         return about
 
-    @property
-    def has_whole_org(self) -> bool:
-        """Whether there may be a cell of the whole org (org unit -1)."""
-        return b"|-1|" in self._cells or any(b"|-1|" in key for key in self._open)
+    def has(self, part: bytes) -> bool:
+        """Whether this part of a key (`key_part`) may be in the key of some cell."""
+        return part in self._cells or (bool(self._open) and any(part in key for key in self._open))
 
     def update(self, **about: Any) -> None:
         """Change what is known besides consent."""
@@ -121,7 +124,6 @@ class State:
         return b"%b\n%b%b" % (self._about, self._ids, cells)
 
 
-_HEAD = b'{"v":%d,"r":' % FORMAT_VERSION
 
 
 def decode_state(raw: bytes | None) -> State | None:
@@ -130,14 +132,12 @@ def decode_state(raw: bytes | None) -> State | None:
         return None
     if not raw.startswith(_HEAD):
         raise UnknownFormatError(f"a state begins with {raw[:20]!r}, this version reads {_HEAD!r}")
-    state = State.__new__(State)
+    state = State(UNREGISTERED)
     about_end = raw.index(b"\n")
     ids_end = raw.find(b"\n", about_end + 1)
     state._about = raw[:about_end]
-    state._open = {}
     if ids_end < 0:
         state._ids = raw[about_end + 1 :]
-        state._cells = b""
     else:
         state._ids = raw[about_end + 1 : ids_end]
         state._cells = raw[ids_end:]
@@ -147,6 +147,11 @@ def decode_state(raw: bytes | None) -> State | None:
 def cell_key(source: str, account_id: str, channel: str, priority: str, org_unit_id: int) -> bytes:
     """A cell's key within its customer: a line of JSON. The account stands last: it alone may hold the separator."""
     return b"\n%b\n" % orjson.dumps(f"{source}|{channel}|{priority}|{org_unit_id}|{account_id}")
+
+
+def key_part(channel: str, priority: str, org_unit_id: int) -> bytes:
+    """What the keys of all cells of a channel, priority and org unit have in common."""
+    return f"|{channel}|{priority}|{org_unit_id}|".encode()
 
 
 def parse_cell_key(key: bytes) -> tuple[str, str, str, str, int]:

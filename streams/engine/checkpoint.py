@@ -96,6 +96,7 @@ class ChangesLane(Lane):
         if not await self.may_write():
             return 0
         offset = await self._writer.write_atomically(self._changelog, self._partition.number, changed)
+        self._partition.check_alone(offset - len(changed))
         at = _observe("changelog", at)
         self._partition.commit(view, offset)
         self._checkpointed()

@@ -37,6 +37,9 @@ class NotRestoredError(Exception):
 class Opener(Protocol):
     """Makes the lanes of a partition; the agents' side of the engine."""
 
+    async def prepare(self) -> None:
+        """Called before the partitions of an assignment are opened."""
+
     async def changes(self, partition: Partition) -> Lane:
         """The lane of the partition's changes."""
 
@@ -101,6 +104,7 @@ class Engine:
         changes = self.config.topic(topics.CHANGES.name)
         requests = self.config.topic(topics.REQUESTS.name)
         starts: dict[TP, int] = {}
+        await self.opener.prepare()
         for tp in sorted(committed):
             if tp.topic == changes:
                 asked = committed.get(TP(requests, tp.partition), 0)

@@ -42,7 +42,10 @@ def identify(folder: Path, identity: dict[str, Any]) -> None:
         draft.write_text(json.dumps(identity, indent=1, sort_keys=True))
         draft.replace(file)
         return
-    known = json.loads(file.read_text())
+    try:
+        known = json.loads(file.read_text())
+    except ValueError:
+        raise GuardError(f"{file} is damaged: remove the data folder to restore the state from the changelog") from None
     for name, value in identity.items():
         if known.get(name) != value:
             raise GuardError(

@@ -21,6 +21,10 @@ META_KEY = b"\0partition"
 GROWTH_BYTES = 200
 
 
+class IntruderError(Exception):
+    """Two workers believe to own a partition; this one must end and find out."""
+
+
 class Partition:
     """State of one partition of `consent.changes` at `applied`: every record below that offset is in it."""
 
@@ -49,6 +53,14 @@ class Partition:
         for org_id, org in view.orgs.items():
             self._orgs[org_id] = org
         self.advance(view.applied)
+
+    def check_alone(self, changelog_offset: int) -> None:
+        """Raise IntruderError unless the changelog held nothing but our own writes up to here."""
+        if changelog_offset != self.store.offset(self.number):
+            raise IntruderError(
+                f"partition {self.number}: another worker wrote to the changelog behind "
+                f"{self.store.offset(self.number)}, which this one held"
+            )
 
     def advance(self, applied: int) -> None:
         """Every record below `applied` is in the state now."""

@@ -10,6 +10,8 @@ Headers = Sequence[tuple[str, bytes]]
 
 #: CloudEvents id of an output: where its input stands, `{topic}/{partition}/{offset}`. A restart knows its own by it.
 POSITION = "ce_id"
+#: Header of a record that was sent to its home partition: where it was found. It is sent only once.
+FORWARDED = "consent.forwarded_from"
 #: Header of a decision and its audit: how far the requests of the partition are answered, `{floor}/{high}`.
 PROGRESS = "consent.progress"
 

@@ -168,6 +168,8 @@ class RequestsLane(Lane):
             return
         await self._writer.write(first)
         at = _observe("audit", at)
+        if not await self.may_write():
+            return
         await self._writer.write(second)
         _observe("decisions", at)
         answered = set(map(id, ready))

@@ -6,15 +6,18 @@ found at the ends of their topics and are not written again.
 
 from __future__ import annotations
 
+import asyncio
+import time
 from collections.abc import Callable, Iterable
 from functools import partial
+from itertools import chain
 from typing import Any
 
 import orjson
 
 from streams import topics
 from streams.config import Config
-from streams.engine.records import POSITION, PROGRESS
+from streams.engine.records import FORWARDED, POSITION, PROGRESS
 from streams.engine.requests import Progress
 from streams.engine.tail import LogReader
 
@@ -22,6 +25,30 @@ OffsetsOf = Callable[[list[Any]], list[int]]
 
 #: Both lanes of a partition write to its audit; so many batches of records hold more than one checkpoint of each.
 CHECKPOINTS_BACK = 8
+#: A record that is sent home again was first sent within a request's longest wait and a session: look back so far,
+#: or so many records.
+FORWARDS_BACK_S = 120
+MOST_FORWARDS = 16_000
+
+
+Forwarded = dict[int, set[int]]
+
+
+async def forwarded_records(reader: LogReader, config: Config, source: str) -> Forwarded:
+    """Offsets of a topic's misrouted records that were sent home lately, by the partition they were found in."""
+    oldest = (time.time() - FORWARDS_BACK_S) * 1000
+    tails = await asyncio.gather(
+        *(
+            reader.tail(config.topic(source), number, lambda r: len(r) >= MOST_FORWARDS or r[0].timestamp < oldest)
+            for number in range(config.partitions)
+        )
+    )
+    found: Forwarded = {}
+    for record in chain.from_iterable(tails):
+        mark = (_header(record, FORWARDED) or b"").decode(errors="replace").rpartition(f"{source}/")[2].split("/")
+        if len(mark) == 2 and mark[0].isdigit() and mark[1].isdigit():
+            found.setdefault(int(mark[0]), set()).add(int(mark[1]))
+    return found
 
 
 async def outputs_of_changes(reader: LogReader, config: Config, partition: int, applied: int) -> dict[str, set[int]]:

@@ -221,6 +221,9 @@ class Consumer(driver.Consumer):
         for tp, offset in starts.items():
             self._read_offset[tp] = offset or None
             self._committed_offset[tp] = committed[tp] or None
+            if offset > committed[tp]:
+                # Done before a crash that came before the commit: committed with the next batch, or without one.
+                self._acked[tp].append(offset - 1)
         self._cursor = dict(starts)
 
     async def on_partitions_revoked(self, revoked: set[TP]) -> None:

@@ -156,7 +156,7 @@ class Service:
         url = None if HOP in request.headers else self._owner_of(number)
         if url is None:
             return _retry(f"partition {number} is being moved or restored")
-        target = url.rstrip("/") + request.url.path
+        target = url.rstrip("/") + request.scope["raw_path"].decode("ascii")
         try:
             answer = await self._client.request(
                 request.method, target, content=await request.body(), headers={HOP: "1"}

@@ -28,7 +28,9 @@ MESSAGES = st.lists(
     st.tuples(
         st.none() | st.integers(0, 600).map(lambda n: b"k" * n),
         st.none() | st.sampled_from((0, 10, 700, 300_000)).map(lambda n: b"v" * n),
-        st.lists(st.tuples(st.text(max_size=5), st.none() | st.sampled_from((1, 5_000, 200_000)).map(bytes)), max_size=3),
+        st.lists(
+            st.tuples(st.text(max_size=5), st.none() | st.sampled_from((1, 5_000, 200_000)).map(bytes)), max_size=3
+        ),
     ),
     max_size=40,
 )

@@ -312,9 +312,7 @@ ATTRIBUTES: list[tuple[Any, tuple[str, ...]]] = [
 ]
 
 
-@pytest.mark.parametrize(
-    ("owner", "name"), [(owner, name) for owner, names in ATTRIBUTES for name in names], ids=lambda part: str(part)
-)
+@pytest.mark.parametrize(("owner", "name"), [(owner, name) for owner, names in ATTRIBUTES for name in names], ids=str)
 def test_an_attribute_that_the_engine_reads_or_sets_is_still_there(owner: type, name: str) -> None:
     sources = [inspect.getsource(part) for part in owner.__mro__ if part.__module__.split(".")[0] in _LIBRARIES]
     wanted = rf"(?:self\.{name}\b\s*(?::[^=\n]+)?=|^\s+{name}\s*[:=]|def {name}\()"

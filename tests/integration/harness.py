@@ -42,6 +42,7 @@ CHECKOUT = Path(__file__).parents[2]
 POLL_S = 0.02
 #: Far more than anything takes; a test that waits this long has failed.
 PATIENCE_S = 60.0
+CLOSE_S = 5.0
 READY = re.compile(r"^consent-streams worker ready at (\S+) with partitions \[(.*)\]$", re.MULTILINE)
 #: Dead workers are noticed soon. The heartbeat is a third of the session, as Kafka advises.
 SHORT_SESSION = {"CONSENT_SESSION_TIMEOUT_MS": "3000", "CONSENT_HEARTBEAT_MS": "500"}
@@ -332,13 +333,15 @@ class World:
         self.loop.run(alter())
 
     def close(self) -> None:
-        async def close() -> None:
-            for log in self._logs.values():
-                await log.close()
-            if self._producer is not None:
-                await self._producer.stop()
+        """Forget the clients; a broker that is gone by now does not matter."""
 
-        self.loop.run(close())
+        async def close() -> None:
+            stops = [log.close() for log in self._logs.values()]
+            stops += [self._producer.stop()] if self._producer is not None else []
+            await asyncio.wait([asyncio.ensure_future(stop) for stop in stops], timeout=CLOSE_S)
+
+        if self._logs or self._producer is not None:
+            self.loop.run(close())
 
 
 # --- processes ---------------------------------------------------------------------------------------

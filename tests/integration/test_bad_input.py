@@ -83,7 +83,7 @@ BAD_CHANGES: list[tuple[str, str, BadChange]] = [
     ("malformed_json", "no value", raw(None)),
     ("not_utf8", "UTF-8", raw(b'{"event":"\xff"}')),
     ("unknown_event", "event", broken(event="consent.revoked")),
-    ("unknown_event", "event", broken(event=["consent.changed"])),
+    ("invalid_field", "event", broken(event=["consent.changed"])),
     ("invalid_field", "event", broken(event=...)),
     ("invalid_field", "event_id", broken(event_id="")),
     ("invalid_field", "event_id", broken(event_id="e" * 129)),

@@ -10,8 +10,9 @@ import pytest
 
 from tests.integration.compare import Comparison
 from tests.integration.conftest import MakeWorker, MakeWorld
-from tests.integration.harness import PARTITIONS, SHORT_SESSION, Doc, Worker, World, wait_for
+from tests.integration.harness import AUDIT, PARTITIONS, SHORT_SESSION, Doc, Worker, World, wait_for
 from tests.integration.load import Load
+from tests.integration.orgs import Org, dump
 from tests.model.generate import Step, scenario
 
 pytestmark = pytest.mark.kafka
@@ -63,6 +64,25 @@ def test_a_scenario_survives_a_kill_of_one_of_two_workers(
     told_alike(world, [first, second])
 
 
+@pytest.mark.parametrize(("batch_records", "written"), [("1000", 1), ("100000", 2_100)])
+def test_a_kill_in_the_midst_of_a_large_checkpoint_repeats_nothing(
+    make_world: MakeWorld, make_worker: MakeWorker, batch_records: str, written: int
+) -> None:
+    world = make_world()
+    org = Org(world)
+    names = [name for name in map(str, range(2000)) if org.home(name) == 0][:400]
+    events = [org.opt_in_event(at, customer_id=names[at % len(names)]) for at in range(6000)]
+    load = Load(world, [("change", org.key(event["customer_id"]), dump(event), None) for event in events]).start()
+    load.join()
+    worker = make_worker(world, **SHORT_SESSION, CONSENT_BATCH_RECORDS=batch_records).start()
+    wait_for("the first outputs", lambda: world.ends(AUDIT)[0] > written)
+    worker.kill()
+    assert world.ends(AUDIT)[0] < len(events), "it was too fast to be killed in the midst"
+    worker.start().ready()
+    world.settle(patience_s=20)
+    Comparison(world).check()
+
+
 def told_alike(world: World, workers: list[Worker]) -> None:
     """Every worker tells every customer's cells as the changelog has them, wherever the partition lives."""
     comparison = Comparison(world)
@@ -90,16 +110,21 @@ def shown(document: Doc) -> Doc:
     }
 
 
-def test_a_worker_that_was_suspended_while_its_partitions_moved_does_no_harm(
+def test_workers_that_are_suspended_while_their_partitions_move_do_no_harm(
     make_world: MakeWorld, make_worker: MakeWorker
 ) -> None:
     world = make_world()
-    first, second = start_two(make_worker, world, CONSENT_BATCH_RECORDS="50")
-    load = Load(world, steps_of(4)).start()
-    load.reaches(0.3)
-    first.suspend()
-    wait_for("the other worker to have all partitions", lambda: open_partitions(second) == PARTITIONS)
-    first.resume()
+    first, second = start_two(make_worker, world)
+    load = Load(world, steps_of(4, events=4000)).start()
+    for share, sleeper, other in ((0.2, first, second), (0.5, second, first), (0.8, first, second)):
+        load.reaches(share)
+        sleeper.suspend()
+        wait_for("the other worker to have all partitions", lambda w=other: open_partitions(w) == PARTITIONS)
+        sleeper.resume()
+        wait_for("both to have partitions", lambda w=sleeper: not w.running or open_partitions(w))
+        if not sleeper.running:  # to end is as good an answer as to join again
+            assert sleeper.last_line.startswith("Error: the worker ends: ")
+            sleeper.start().ready()
     load.join()
     world.settle()
     agree(world, load)

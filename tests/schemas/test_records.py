@@ -102,16 +102,18 @@ def test_a_known_field_of_a_request_is_taken_as_it_is_or_not_at_all(field: str, 
     assert all(fault.startswith(field) for fault in found)
 
 
-@pytest.mark.parametrize("field", ["source", "account_id", "requested_at", "campaign_id", "min_position", "max_wait_ms"])
+@pytest.mark.parametrize(
+    "field", ["source", "account_id", "requested_at", "campaign_id", "min_position", "max_wait_ms"]
+)
 def test_an_optional_field_of_a_request_may_be_null(field: str) -> None:
     assert faults("eligibility.request", samples.REQUEST | {field: None}) == []
 
 
-@pytest.mark.parametrize(("name", "field"), [("consent.changed", "campaign_id"), ("eligibility.request", "campaign_id")])
-def test_campaigns_are_numbers_or_names(name: str, field: str) -> None:
+@pytest.mark.parametrize("name", ["consent.changed", "eligibility.request"])
+def test_campaigns_are_numbers_or_names(name: str) -> None:
     sample = dict(samples.BY_SCHEMA)[name]
-    assert faults(name, sample | {field: 17}) == []
-    assert faults(name, sample | {field: "k-17"}) == []
+    assert faults(name, sample | {"campaign_id": 17}) == []
+    assert faults(name, sample | {"campaign_id": "k-17"}) == []
 
 
 @pytest.mark.parametrize("value", ["100", True, 100.0])
