@@ -106,7 +106,12 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
     async def _commit(self, offsets: Mapping[TP, int]) -> bool:
         """Commit; a broker that is away or a rebalance under way is no reason to end: the next commit says it all."""
         consumer = self._ensure_consumer()
-        mine = {tp: OffsetAndMetadata(offset, "") for tp, offset in offsets.items() if tp in self.assignment()}
+        held = self.assignment()
+        mine = {
+            TopicPartition(tp.topic, tp.partition): OffsetAndMetadata(offset, "")
+            for tp, offset in offsets.items()
+            if tp in held
+        }
         if not mine:
             return False
         try:
