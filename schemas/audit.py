@@ -43,7 +43,7 @@ class ChangeAudit(TypedDict):
 
 
 class Weighed(TypedDict):
-    """One profile as it was weighed. `since` dates the consent; `event_id` and `org_unit_id` name the entry's origin."""
+    """One profile as it was weighed. `since` dates the consent; `event_id` and `org_unit_id` name its entry."""
 
     source: Source
     account_id: str

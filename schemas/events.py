@@ -12,8 +12,8 @@ from typing_extensions import TypedDict
 
 from schemas.base import (
     RECORD,
-    Channel,
     ChangeType,
+    Channel,
     Id,
     Instant,
     Int64,

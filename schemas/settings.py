@@ -165,7 +165,8 @@ def _rule_faults(
         yield f"{path}.org_unit_id: no org unit has the id {rule.org_unit_id}"
     named = [a for (s, i), a in profiles.items() if rule.source in {None, s} and rule.account_id in {None, i}]
     if (rule.source or rule.account_id) and not named:
-        yield f"{path}.{'account_id' if rule.account_id else 'source'}: no account {rule.source or 'of any source'} {rule.account_id or ''}".rstrip()
+        field = "account_id" if rule.account_id else "source"
+        yield f"{path}.{field}: no account {rule.source or 'of any source'} {rule.account_id or ''}".rstrip()
     elif rule.source and rule.account_id and rule.channel and rule.channel not in named[0].channels:
         yield f"{path}.channel: {rule.source} {rule.account_id} is not mapped to {rule.channel}"
 

@@ -302,18 +302,20 @@ def _config_problems(spec: TopicSpec, name: str, actual: Mapping[str, str], larg
     if spec.internal and policy != "compact":
         yield Problem(f"{name}: cleanup.policy is {policy}, must be compact, or customers' state is deleted")
     if not spec.internal and "compact" in policy:
-        fatal = spec is topics.CHANGES
-        yield Problem(f"{name}: cleanup.policy is {policy}, must be delete, or records of the same key are removed", fatal)
+        text = f"{name}: cleanup.policy is {policy}, must be delete, or records of the same key are removed"
+        yield Problem(text, fatal=spec is topics.CHANGES)
     if not spec.internal:
         yield from _retention_problems(spec, name, actual)
     if spec not in (topics.CHANGES, topics.INBOUND, topics.REQUESTS):
         needed = largest_input * (CHANGELOG_FACTOR if spec.internal else OUTPUT_FACTOR)
         size = _number(actual, "max.message.bytes")
         if size < needed:
-            yield Problem(f"{name}: max.message.bytes is {size}, must be at least {needed}, or records are refused", False)
+            text = f"{name}: max.message.bytes is {size}, must be at least {needed}, or records are refused"
+            yield Problem(text, fatal=False)
     wanted = spec.config.get("message.timestamp.type")
     if wanted and actual.get("message.timestamp.type") != wanted:
-        yield Problem(f"{name}: message.timestamp.type is {actual.get('message.timestamp.type')}, should be {wanted}", False)
+        text = f"{name}: message.timestamp.type is {actual.get('message.timestamp.type')}, should be {wanted}"
+        yield Problem(text, fatal=False)
 
 
 def _retention_problems(spec: TopicSpec, name: str, actual: Mapping[str, str]) -> Iterator[Problem]:

@@ -6,6 +6,7 @@ import logging
 from typing import Any
 
 import faust
+from faust.types import TP
 
 from streams import topics
 from streams.agents import changes, eligibility
@@ -18,7 +19,7 @@ from streams.engine.lane import Lane
 from streams.engine.partition import Partition
 from streams.engine.requests import Progress, RequestsLane
 from streams.engine.table import BytesStore, BytesTable
-from streams.engine.transport import Transport
+from streams.engine.transport import Assignor, Transport
 
 log = logging.getLogger(__name__)
 
@@ -108,6 +109,7 @@ def make_app(config: Config, engine: Engine, url: str) -> App:
         topic_partitions=config.partitions,
         topic_allow_declare=False,
         topic_disable_leader=True,
+        PartitionAssignor=Assignor,
         table_standby_replicas=config.standby_replicas,
         consumer_auto_offset_reset="earliest",
         consumer_group_instance_id=config.instance_id or None,
@@ -148,9 +150,12 @@ def _add_agents(app: App, config: Config) -> None:
             engine.put_request(event.value)
 
     for name, agent in ((topics.CHANGES.name, apply_changes), (topics.REQUESTS.name, decide_requests)):
-        source = app.topic(config.topic(name), value_serializer="raw", key_serializer="raw", partitions=config.partitions)
+        source = app.topic(config.topic(name), value_serializer="raw", key_serializer="raw")
         app.agent(source, name=name)(agent)
 
-    engine.on_pressure = lambda tp, full: app.consumer.hold_back(tp, full)
+    def on_pressure(tp: TP, full: bool) -> None:
+        app.consumer.hold_back(tp, full)
+
+    engine.on_pressure = on_pressure
     engine.lease = lambda: app.consumer.holds_lease
 

@@ -38,10 +38,14 @@ class Config:
     http_advertised_url: str = _option("", "URL under which other workers reach this one; empty: host and port above")
     http_token: str = _option("", "bearer token for HTTP; needed for everything but the probes off loopback")
     standby_replicas: int = _option(0, "copies of each partition's state kept warm on other workers", low=0, high=100)
-    session_timeout_ms: int = _option(10_000, "silence after which a worker's partitions move", low=1_000, high=3_600_000)
+    session_timeout_ms: int = _option(
+        10_000, "silence after which a worker's partitions move", low=1_000, high=3_600_000
+    )
     heartbeat_ms: int = _option(3_000, "interval of a worker's signs of life", low=100, high=600_000)
     instance_id: str = _option("", "static group membership: a name that survives restarts, unique per worker")
-    max_wait_ms: int = _option(5_000, "how long a request waits for the state, unless it says itself", low=0, high=60_000)
+    max_wait_ms: int = _option(
+        5_000, "how long a request waits for the state, unless it says itself", low=0, high=60_000
+    )
     max_record_bytes: int = _option(262_144, "larger inputs are dead letters (too_large)", low=1_024, high=1_000_000)
     batch_records: int = _option(1_000, "most records in one checkpoint of one partition", low=1, high=100_000)
     log_level: str = _option("info", "debug, info, warning or error")

@@ -15,7 +15,10 @@ REPEATED = Counter("consent_repeated_outputs_skipped", "Outputs found already wr
 LAG = Gauge("consent_lag_records", "Records not yet worked on, by topic and partition", ["topic", "partition"])
 BATCH = Histogram("consent_batch_records", "Records per checkpoint, by topic", ["topic"], buckets=_RECORDS)
 STEP = Histogram(
-    "consent_checkpoint_step_seconds", "Time of each step of a checkpoint, by topic", ["topic", "step"], buckets=_SECONDS
+    "consent_checkpoint_step_seconds",
+    "Time of each step of a checkpoint, by topic",
+    ["topic", "step"],
+    buckets=_SECONDS,
 )
 FENCE_WAIT = Histogram("consent_fence_wait_seconds", "How long requests waited for the state", buckets=_SECONDS)
 ENFORCEMENT = Histogram(
@@ -24,7 +27,13 @@ ENFORCEMENT = Histogram(
     buckets=_SECONDS,
 )
 RESTORED = Counter("consent_restored_records", "Changelog records restored, by partition", ["partition"])
-RESTORE_LEFT = Gauge("consent_restore_remaining_records", "Changelog records still to restore, by partition", ["partition"])
+RESTORE_LEFT = Gauge(
+    "consent_restore_remaining_records", "Changelog records still to restore, by partition", ["partition"]
+)
 OWNED = Gauge("consent_partitions_open", "Partitions that this worker has restored and works on")
-CHECKPOINT_AT = Gauge("consent_last_checkpoint_timestamp_seconds", "When each partition's last checkpoint ended", ["partition"])
-SETTINGS = Gauge("consent_settings_version", "Version of an org's settings in force, by partition", ["org_id", "partition"])
+CHECKPOINT_AT = Gauge(
+    "consent_last_checkpoint_timestamp_seconds", "When each partition's last checkpoint ended", ["partition"]
+)
+SETTINGS = Gauge(
+    "consent_settings_version", "Version of an org's settings in force, by partition", ["org_id", "partition"]
+)

@@ -66,7 +66,7 @@ class Changes:
         return False
 
     def checkpointed(self) -> None:
-        """What was applied is in force: count it, and how long its opt-outs took from the broker's timestamp to here."""
+        """What was applied is in force: count it, and time its opt-outs from the broker's timestamp to here."""
         now = time.time()
         for written_at in self._opt_outs:
             metrics.ENFORCEMENT.observe(max(0.0, now - written_at / 1000))

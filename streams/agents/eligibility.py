@@ -66,7 +66,7 @@ class Eligibility:
         if own != key:
             raise UnreadableError("key_mismatch", f"key: {key!r:.300} is not the record's own {own!r:.300}", request)
         if record.headers and _was_forwarded(record) and not self._is_home(key):
-            raise UnreadableError("key_mismatch", "key: this is not its partition, and it was sent home before", request)
+            raise UnreadableError("key_mismatch", "key: not its partition, and it was sent home before", request)
         return request
 
     def _is_home(self, key: bytes) -> bool:
@@ -107,7 +107,7 @@ class Eligibility:
         return asked["offset"] + 1, seconds
 
     def decide(
-        self, partition: Partition, ready: list[Parked], now: float, progress: Progress
+        self, partition: Partition, ready: list[Parked], progress: Progress
     ) -> tuple[Outputs, Outputs]:
         """Audit records and decisions of all the ready requests, at one position of the state."""
         audits, decisions = Outputs(), Outputs()

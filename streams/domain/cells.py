@@ -63,7 +63,7 @@ def dating(cell: Cell, *, refresh: bool) -> Entry:
     return older[0] if older is not None and older[0][1] == OPTIN else first
 
 
-def add_entry(cell: Cell, entry: Entry) -> bool:
+def add_entry(cell: Cell, entry: Entry, *, refresh: bool = False) -> bool:
     """Put an entry in its place; whether it is the cell's winner now. The same entry twice is kept once."""
     entries = cell[0]
     if not entries or newer(entry, entries[-1]):
@@ -73,7 +73,7 @@ def add_entry(cell: Cell, entry: Entry) -> bool:
         won = False
         _insert(cell, entry)
     if len(entries) > HISTORY:
-        _retire(cell, entries.pop(0))
+        _retire(cell, entries.pop(0), refresh)
     return won
 
 
@@ -88,10 +88,14 @@ def _insert(cell: Cell, entry: Entry) -> None:
     entries.insert(at if newer(neighbour, entry) else at + 1, entry)
 
 
-def _retire(cell: Cell, entry: Entry) -> None:
+def _retire(cell: Cell, entry: Entry, refresh: bool) -> None:
     """Fold the oldest entry into the summary; one that came too late to be told apart there changes nothing."""
     older = cell[3]
-    if older is None:
+    if refresh:
+        # Runs do not count, so the summary need not know of them and is the same in any order of arrival.
+        newest = entry if older is None or newer(entry, older[1]) else older[1]
+        cell[3] = [newest, newest]
+    elif older is None:
         cell[3] = [entry, entry]
     elif newer(entry, older[1]):
         run = older[0] if older[0][1] == entry[1] == OPTIN else entry

@@ -150,7 +150,7 @@ def _enter(org: Org, state: State, event: dict[str, Any], cell: Cell, entry: Ent
         return Applied("ignored", "already_opted_in", _NO_CELLS, state)
     syncs = _must_sync(org, state, event, entry)
     changed = []
-    if add_entry(cell, entry):
+    if add_entry(cell, entry, refresh=org.refresh):
         changed.append(_cell_change(event, event["org_unit_id"], newest, entry))
     cancel_pending(cell, entry)
     if syncs:
@@ -182,7 +182,7 @@ def _sync(org: Org, state: State, event: dict[str, Any], entry: Entry, changed: 
         place = org.place(event["source"], event["account_id"], event["channel"], event["priority"], unit)
         cell = state.make_cell(place.key)
         newest = winner(cell)
-        if add_entry(cell, synced):
+        if add_entry(cell, synced, refresh=org.refresh):
             changed.append(_cell_change(event, unit, newest, synced))
         cancel_pending(cell, synced)
 

@@ -31,8 +31,8 @@ class ChangesLane(Lane):
     5. ack the batch; the commit follows.
 
     What is in the changelog has all its outputs in their topics. So after a crash the position in the state says which
-    records are done, and what the one unfinished checkpoint already wrote is found at its topics' ends and not repeated.
-    Any failure ends the process before step 5.
+    records are done, and what the one unfinished checkpoint already wrote is found at its topics' ends and is not
+    repeated. Any failure ends the process before step 5.
     """
 
     def __init__(

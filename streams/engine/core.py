@@ -131,7 +131,8 @@ class Engine:
         topic = self.config.topic(topics.CHANGELOG.name)
         end = await self.reader.end(topic, number)
         if store.offset(number) + 1 != end:
-            raise NotRestoredError(f"{topic}-{number}: the state is at {store.offset(number) + 1}, the log ends at {end}")
+            at = store.offset(number) + 1
+            raise NotRestoredError(f"{topic}-{number}: the state is at {at}, the log ends at {end}")
 
     async def _check_log(self, state: Partition) -> None:
         topic = self.config.topic(topics.CHANGES.name)

@@ -1,4 +1,4 @@
-"""Start-up checks: the data folder is ours alone, and belongs to this cluster, these topics and this partition count."""
+"""Start-up checks: the data folder is ours alone, and of this cluster, these topics and this partition count."""
 
 from __future__ import annotations
 
@@ -45,6 +45,8 @@ def identify(folder: Path, identity: dict[str, Any]) -> None:
     try:
         known = json.loads(file.read_text())
     except ValueError:
+        known = None
+    if not isinstance(known, dict):
         raise GuardError(f"{file} is damaged: remove the data folder to restore the state from the changelog") from None
     for name, value in identity.items():
         if known.get(name) != value:

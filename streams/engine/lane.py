@@ -92,7 +92,7 @@ class Lane:
                     self._busy_since = time.monotonic()
                     await self.work()
                     self._busy_since = None
-        except Exception as exc:  # noqa: BLE001 - whatever it is, nothing behind it may be acked
+        except Exception as exc:
             self._on_error(exc)
 
     async def work(self) -> None:

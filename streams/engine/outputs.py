@@ -74,7 +74,8 @@ class Writer:
         pending: list[tuple[str, Any]] = []
         for (topic, partition), messages in outputs.by_place.items():
             for batch in self._batches(messages):
-                pending.append((topic, await self._producer.send_batch(batch, topic, partition=partition)))
+                future = await self._producer.send_batch(batch, topic, partition=partition)
+                pending.append((topic, future))
         for topic, future in pending:
             await self._acknowledged(topic, future)
 
@@ -92,7 +93,7 @@ class Writer:
         count = 0
         for key, value in values:
             if batch.append(key=key, value=value, timestamp=now) is None:
-                raise RefusedError(f"{topic}-{partition}: a checkpoint's changelog is larger than {CHANGELOG_BYTES} bytes")
+                raise RefusedError(f"{topic}-{partition}: one checkpoint's changes exceed {CHANGELOG_BYTES} bytes")
             count += 1
         future = await self._producer.send_batch(batch, topic, partition=partition)
         metadata = await self._acknowledged(topic, future)

@@ -57,7 +57,7 @@ class Progress:
 
 Read = Callable[[Record, Outputs], Any]
 Limits = Callable[[Any], tuple[int | None, float | None]]
-Decide = Callable[[Partition, list[Parked], float, Progress], tuple[Outputs, Outputs]]
+Decide = Callable[[Partition, list[Parked], Progress], tuple[Outputs, Outputs]]
 Answered = Callable[[int, int, bytes | None], None]
 EndOf = Callable[[int], Awaitable[int]]
 
@@ -106,7 +106,7 @@ class RequestsLane(Lane):
         ready = [p for p in self._parked if p.needs <= applied or p.deadline <= now]
         for first in range(0, len(ready), MOST_AT_ONCE):
             if not self.closing:
-                await self._answer(ready[first : first + MOST_AT_ONCE], now)
+                await self._answer(ready[first : first + MOST_AT_ONCE])
         if self._parked:
             self._wakeup.set()
 
@@ -160,9 +160,9 @@ class RequestsLane(Lane):
         metrics.FENCE_WAIT.observe(time.monotonic() - started)
         return not self.closing
 
-    async def _answer(self, ready: list[Parked], now: float) -> None:
+    async def _answer(self, ready: list[Parked]) -> None:
         """One checkpoint: decide at one position of the state, audit, then publish; then the batches can be acked."""
-        first, second = self._decide(self._partition, ready, now, self._progress)
+        first, second = self._decide(self._partition, ready, self._progress)
         at = time.monotonic()
         if not await self.may_write():
             return

@@ -6,7 +6,7 @@ not used: state changes only through `BytesStore.write`, with its changelog offs
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -120,7 +120,7 @@ class BytesStore(rocksdb.Store):  # type: ignore[misc]
 class BytesTable(Table):  # type: ignore[misc]
     """A table whose keys and values are bytes as they stand in the changelog."""
 
-    def _serializer_from_type(self, typ: Any) -> str:
+    def _serializer_from_type(self, typ: Any) -> str:  # noqa: ARG002 - Faust's signature
         return "raw"
 
     def _new_store_by_url(self, url: Any) -> BytesStore:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from aiokafka.errors import KafkaError
 from aiokafka.structs import OffsetAndMetadata, TopicPartition
+from faust.assignor.partition_assignor import PartitionAssignor
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP, ConsumerMessage
 
@@ -68,7 +69,7 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
         timeout: float | None = None,  # noqa: ASYNC109 - Faust's signature
         max_records: int | None = None,  # noqa: ARG002 - Faust's signature
     ) -> Fetched:
-        """Records of one fetch. Returns as soon as any position moved: a transaction marker moves it without records."""
+        """Records of one fetch. Returns as soon as any position moved: transaction markers move it without records."""
         fetcher = consumer._fetcher
         fetched = Fetched()
         if not self.consumer.flow_active:
@@ -257,3 +258,20 @@ class Transport(driver.Transport):
     """Faust's transport with our consumer."""
 
     Consumer = Consumer
+
+
+class Assignor(PartitionAssignor):
+    """Faust's assignor, for static members that come back under another address.
+
+    The broker gives a known member its old assignment, in which Faust insists on the old URL and dies without a word.
+    """
+
+    def on_assignment(self, assignment: Any) -> None:
+        try:
+            super().on_assignment(assignment)
+        except AssertionError:
+            # Everything was taken over before the URL was compared; the other thing that Faust asserts must hold.
+            if sorted(assignment.assignment) != sorted(
+                self._assignment.kafka_protocol_assignment(self._table_manager)
+            ):
+                raise

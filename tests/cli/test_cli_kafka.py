@@ -110,7 +110,7 @@ def test_a_topic_created_again_has_another_id_in_the_same_cluster(world: World) 
         await client.delete_topics([world.config.topic("consent.audit")])
         await client.close()
         async with asyncio.timeout(20):
-            while "consent.audit" in await admin.topic_ids(world.config):  # noqa: ASYNC110
+            while "consent.audit" in await admin.topic_ids(world.config):
                 await asyncio.sleep(0.02)  # the broker tells nobody when it has deleted a topic
             await admin.create_topics(world.config)
         return before, await admin.topic_ids(world.config), cluster, await admin.cluster_id(world.config)

