@@ -103,24 +103,21 @@ class Scribe:
 
 def change_audit(
     partition: int,
-    record: Record,
-    document: dict[str, Any],
+    offset: int,
+    raw: bytes,
     version: int | None,
     outcome: tuple[str, str | None, list[dict[str, Any]]],
 ) -> bytes:
-    """The body of a change's audit record. The input stands in it as it came, without `identifiers` and `proof`."""
-    value = record.value or b""
-    if must_rewrite(value, document):
-        value = orjson.dumps({name: field for name, field in document.items() if name not in PRIVATE})
+    """The body of a change's audit record; `raw` is the input, put in as it is (see `must_rewrite`)."""
     return orjson.dumps(
         {
             "record": "change",
-            "position": {"partition": partition, "offset": record.offset},
+            "position": {"partition": partition, "offset": offset},
             "settings_version": version,
             "outcome": outcome[0],
             "outcome_reason": outcome[1],
             "cells": outcome[2],
-            "input": orjson.Fragment(value),
+            "input": orjson.Fragment(raw),
         }
     )
 
@@ -129,9 +126,14 @@ def change_audit(
 PRIVATE = frozenset({"identifiers", "proof"})
 
 
-def must_rewrite(value: bytes, document: dict[str, Any]) -> bool:
-    """Whether an input cannot stand in its audit record as it came: private fields, or more than one line."""
-    return "proof" in document or "identifiers" in document or b"\n" in value or b"\r" in value
+def must_rewrite(raw: bytes) -> bool:
+    """Whether an input cannot stand in its audit record as it came: it may have private fields, or several lines."""
+    return b'"proof"' in raw or b'"identifiers"' in raw or b"\\u" in raw or b"\n" in raw or b"\r" in raw
+
+
+def rewritten(document: dict[str, Any]) -> bytes:
+    """An input without its private fields, in one line."""
+    return orjson.dumps({name: field for name, field in document.items() if name not in PRIVATE})
 
 
 def decision_audit(partition: int, record: Record, version: int | None, body: bytes, inputs: list[Weighed]) -> bytes:

@@ -88,15 +88,14 @@ class Engine:
         if not self.failed.done():
             self.failed.set_result(error)
 
-    def restore(self, partition: int, records: list[Any]) -> Any:
-        """Write fetched changelog records to the store; returns the last one."""
+    def restore(self, partition: int, records: list[Any]) -> None:
+        """Write fetched changelog records to the store."""
         store = self._store()
         known = store.offset(partition)
         fresh = [(r.key, r.value) for r in records if r.offset > known]
         if fresh:
             store.write(partition, fresh, records[-1].offset)
             metrics.RESTORED.labels(partition).inc(len(fresh))
-        return records[-1]
 
     async def open(self, committed: dict[TP, int]) -> dict[TP, int]:
         """Open every assigned partition; returns where to start reading each source partition."""

@@ -83,11 +83,6 @@ SOURCES: list[tuple[str, str, str]] = [
         "4595b5572667",
         "Consumer._new_consumer_thread: arguments of the thread",
     ),
-    (
-        "faust.transport.drivers.aiokafka:Consumer._to_message",
-        "6987cbe54252",
-        "Consumer.getmany: the message of a restored changelog's last record",
-    ),
     (THREAD + ".on_start", "d664e19e9a59", "ConsumerThread.on_start: the aiokafka consumer exists afterwards"),
     (
         THREAD + "._create_worker_consumer",
@@ -203,6 +198,16 @@ SOURCES: list[tuple[str, str, str]] = [
         "faust.assignor.partition_assignor:PartitionAssignor.assigned_actives",
         "734e32bc7464",
         "Worker: the partitions assigned to us",
+    ),
+    (
+        "aiokafka.consumer.fetcher:PartitionRecords._unpack_records",
+        "1740e2670909",
+        "transport._lean_record: what a record is made of, and by whom",
+    ),
+    (
+        "faust.assignor.partition_assignor:PartitionAssignor.on_assignment",
+        "c0a891168a1c",
+        "Assignor.on_assignment: what is asserted, and that all is taken over before",
     ),
     (
         "faust.assignor.partition_assignor:PartitionAssignor.changelog_distribution",
