@@ -63,9 +63,8 @@ def apply_event(org: Org, state: State | None, event: dict[str, Any], written_at
         state = state or State(UNREGISTERED)
     place = _checked_place(org, event)
     _check_time(org, event, written_at)
-    if state.remembers(event["event_id"]):
+    if not state.remember(event["event_id"]):
         return Applied("ignored", "duplicate", _NO_CELLS, state)
-    state.remember(event["event_id"])
     apply = _verify if kind == "consent.verified" else _change
     return apply(org, state, event, place)
 

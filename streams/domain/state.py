@@ -91,18 +91,17 @@ class State:
         place = (source, account_id, channel, priority)
         return [cell for key, cell in self.cells().items() if parse_cell_key(key)[:4] == place]
 
-    def remembers(self, event_id: str) -> bool:
-        """Whether the event is among the last 128 (domain section 2.5)."""
+    def remember(self, event_id: str) -> bool:
+        """Keep an event's id among the last 128; False if it is there already (domain section 2.5)."""
+        ids, own = self._ids, orjson.dumps(event_id)
         # An id's text stands in the line whenever the id does; the reverse is made sure of.
-        return orjson.dumps(event_id) in self._ids and event_id in orjson.loads(self._ids)
-
-    def remember(self, event_id: str) -> None:
-        """Keep an event's id, ignored and pending ones included, among the last 128 (domain section 2.5)."""
-        ids = self._ids
-        ids = self._ids = b"%b%b%b]" % (ids[:-1], b"," if len(ids) > 2 else b"", orjson.dumps(event_id))
+        if own in ids and event_id in orjson.loads(ids):
+            return False
+        ids = self._ids = b"%b%b%b]" % (ids[:-1], b"," if len(ids) > 2 else b"", own)
         # Counting separators can only count too many.
-        if ids.count(b'","') >= REMEMBERED_IDS:
+        if len(ids) > REMEMBERED_IDS and ids.count(b'","') >= REMEMBERED_IDS:
             self._ids = orjson.dumps(orjson.loads(ids)[-REMEMBERED_IDS:])
+        return True
 
     def ids(self) -> list[str]:
         """The remembered ids, the oldest first."""
