@@ -25,6 +25,8 @@ log = logging.getLogger(__name__)
 
 #: A kill repeats at most this much input; what a restart finds written is not written again.
 COMMIT_INTERVAL_S = 0.5
+#: One fetch brings at most so much of a partition: about a checkpoint's worth, so that little waits in memory.
+FETCH_BYTES = 512 << 10
 #: Batches that may wait in Faust's own queues. The lanes take them out at once, so these stay short.
 STREAM_BUFFER = 64
 
@@ -118,6 +120,7 @@ def make_app(config: Config, engine: Engine, url: str) -> App:
         broker_heartbeat_interval=config.heartbeat_ms / 1000,
         broker_commit_interval=COMMIT_INTERVAL_S,
         stream_buffer_maxsize=STREAM_BUFFER,
+        consumer_max_fetch_size=FETCH_BYTES,
         stream_recovery_delay=0.0,
         # The engine finishes what is in hand; Faust would wait for batches that are left to the next owner.
         stream_wait_empty=False,

@@ -34,8 +34,8 @@ WATCH_EVERY_S = 0.2
 PROGRESS_EVERY_S = 2.0
 
 
-#: glibc's names for two numbers of mallopt(3).
-M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
+#: glibc's names for three numbers of mallopt(3).
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_ARENA_MAX = -1, -3, -8
 
 
 class WorkerError(Exception):
@@ -73,8 +73,13 @@ def _tune_memory() -> None:
     """
     with suppress(OSError, AttributeError):
         libc = ctypes.CDLL(None)
-        libc.mallopt(M_MMAP_THRESHOLD, 64 << 20)
-        libc.mallopt(M_TRIM_THRESHOLD, 128 << 20)
+        libc.mallopt(M_MMAP_THRESHOLD, 32 << 20)
+        libc.mallopt(M_TRIM_THRESHOLD, 32 << 20)
+        # RocksDB's threads would each keep an arena of their own.
+        libc.mallopt(M_ARENA_MAX, 2)
+    # The consumer's thread needs the interpreter for moments only, again and again: at the default of 5 ms each of
+    # them would wait for most of a checkpoint.
+    sys.setswitchinterval(0.0005)
     gc.collect()
     gc.freeze()
     gc.set_threshold(100_000, 20, 50)

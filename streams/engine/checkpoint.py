@@ -69,9 +69,10 @@ class ChangesLane(Lane):
                 return
             at += await self._checkpoint(todo[at : at + self._most_records])
         self._partition.advance(batch.next_offset)
-        batch.event.ack()
+        count = len(batch.records)
+        batch.done()
         _observe("total", started)
-        metrics.BATCH.labels("consent.changes").observe(len(batch.records))
+        metrics.BATCH.labels("consent.changes").observe(count)
         metrics.CHECKPOINT_AT.labels(self._partition.number).set_to_current_time()
 
     async def _checkpoint(self, records: list[Record]) -> int:

@@ -38,3 +38,8 @@ class Batch:
     records: list[Record]
     next_offset: int
     event: Any = field(default=None, repr=False)
+
+    def done(self) -> None:
+        """Ack the batch, and let go of it: Faust's message holds the batch and the batch holds the message."""
+        event, self.event, self.records = self.event, None, []
+        event.ack()

@@ -185,7 +185,7 @@ class RequestsLane(Lane):
     def _finish(self) -> None:
         """Ack what is whole, in order: a commit must never pass a request that still waits."""
         while self._batches and not self._batches[0].left:
-            self._batches.popleft().batch.event.ack()
+            self._batches.popleft().batch.done()
 
 
 def _observe(step: str, since: float) -> float:
