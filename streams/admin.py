@@ -179,7 +179,11 @@ async def _metadata(config: Config, names: Iterable[str]) -> tuple[str, list[Top
         try:
             async with asyncio.timeout(CONNECT_S):
                 await client.bootstrap()
-                answer = await client.send(client.get_random_node(), _MetadataRequest(names))
+                # A broker that was away for longer than its session knows of no brokers, itself included, for a moment.
+                while (node := client.get_random_node()) is None:
+                    await asyncio.sleep(POLL_S)
+                    await client.force_metadata_update()
+                answer = await client.send(node, _MetadataRequest(names))
         finally:
             await client.close()
     states = []
