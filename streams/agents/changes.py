@@ -15,7 +15,7 @@ from streams.domain.changes import RejectedError, apply_event
 from streams.domain.keys import customer_key, is_settings_key, partition_of, settings_key
 from streams.engine.outputs import Outputs
 from streams.engine.partition import View
-from streams.engine.records import FORWARDED, Record
+from streams.engine.records import Record, was_forwarded
 
 _NAME = topics.CHANGES.name
 _CHANGED = EVENTS["consent.changed"]
@@ -59,7 +59,7 @@ class Changes:
         home = partition_of(key, self._partitions)
         if home == self._scribe.partition:
             return True
-        if any(name == FORWARDED for name, _ in record.headers):
+        if was_forwarded(record):
             raise UnreadableError("key_mismatch", f"key: its home is partition {home}, and it was sent home before")
         self._outcomes["misrouted"] += 1
         self._scribe.forward(out, record, home)

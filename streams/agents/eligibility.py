@@ -16,7 +16,7 @@ from streams.domain.keys import customer_key, partition_of
 from streams.domain.state import State, decode_state
 from streams.engine.outputs import Outputs
 from streams.engine.partition import Partition
-from streams.engine.records import FORWARDED, Record
+from streams.engine.records import Record, was_forwarded
 from streams.engine.requests import Parked, Progress
 
 _NAME = topics.REQUESTS.name
@@ -65,7 +65,7 @@ class Eligibility:
         own = customer_key(request["org_id"], request["customer_id"])
         if own != key:
             raise UnreadableError("key_mismatch", f"key: {key!r:.300} is not the record's own {own!r:.300}", request)
-        if record.headers and _was_forwarded(record) and not self._is_home(key):
+        if record.headers and was_forwarded(record) and not self._is_home(key):
             raise UnreadableError("key_mismatch", "key: not its partition, and it was sent home before", request)
         return request
 
@@ -75,7 +75,7 @@ class Eligibility:
     def _sent_home(self, record: Record, out: Outputs) -> bool:
         """Send a record home if this is not its partition and it was not sent before (contract section 1)."""
         home = partition_of(record.key or b"", self._partitions)
-        if home == self._scribe.partition or _was_forwarded(record):
+        if home == self._scribe.partition or was_forwarded(record):
             return False
         metrics.RECORDS.labels(_NAME, "misrouted").inc()
         self._scribe.forward(out, record, home)
@@ -167,10 +167,6 @@ class _States:
         if key not in self._decoded:
             self._decoded[key] = decode_state(self._raw[key])
         return self._decoded[key]
-
-
-def _was_forwarded(record: Record) -> bool:
-    return any(name == FORWARDED for name, _ in record.headers)
 
 
 def _echo(document: dict[str, Any]) -> dict[str, Any]:

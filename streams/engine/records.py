@@ -26,6 +26,11 @@ class Record(NamedTuple):
     headers: Headers
 
 
+def was_forwarded(record: Record) -> bool:
+    """Whether the record was found in a foreign partition and sent home once before."""
+    return any(name == FORWARDED for name, _ in record.headers)
+
+
 @dataclass(slots=True)
 class Batch:
     """Records of one partition, in order, as one fetch brought them.

@@ -56,7 +56,7 @@ class Progress:
 
 
 Read = Callable[[Record, Outputs], Any]
-Limits = Callable[[Any], tuple[int | None, float | None]]
+Limits = Callable[[Any], tuple[int | None, float]]
 Decide = Callable[[Partition, list[Parked], Progress], tuple[Outputs, Outputs]]
 Answered = Callable[[int, int, bytes | None], None]
 EndOf = Callable[[int], Awaitable[int]]
@@ -139,7 +139,7 @@ class RequestsLane(Lane):
             for parked in fresh:
                 least, wait = self._limits(parked.question)
                 parked.needs = end if least is None else max(end, least)
-                parked.deadline = now + (wait or 0.0)
+                parked.deadline = now + wait
             self._parked += fresh
         self._finish()
 
