@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from schemas.settings import WHOLE_ORG
-from streams.domain.cells import OPTIN, OPTOUT, STATUS, Entry, dating, newer
-from streams.domain.orgs import Org, Place, Weighed
+from streams.domain.cells import OPTIN, OPTOUT, STATUS, Cell, Entry, dating, newer
+from streams.domain.orgs import Org, Place, Scope, Weighed
 from streams.domain.state import ERASED, REGISTERED, State
 
 
@@ -27,34 +27,42 @@ def decide(org: Org | None, state: State | None, request: dict[str, Any]) -> Ver
     unit = request.get("org_unit_id", WHOLE_ORG)
     if unit not in org.known_units:
         return _no("unknown_org_unit", None)
-    policy, places, part = org.scope(request["channel"], request["priority"], unit)
+    scope = org.scope(request["channel"], request["priority"], unit)
+    policy = scope.policy
     if state is None:
         if org.require_registration:
             return _no("not_registered", policy)
     elif state.registration != REGISTERED and (org.require_registration or state.registration == ERASED):
         # Domain section 6: an erased customer is unknown even where registration is not required.
         return _no("not_registered", policy)
-    whole_org = state is not None and state.has(part)
     if policy == "existing":
-        return _decide_existing(org, state, request, unit, whole_org)
-    if not places:
+        return _decide_existing(org, state, request, unit)
+    if not scope.places:
         return _no("channel_not_mapped", policy)
-    return UNIFIED[policy]([weigh(org, state, place, unit, whole_org) for place in places])
+    return UNIFIED[policy](_weigh_all(org, state, scope, unit))
 
 
 def _no(reason: str, policy: str | None) -> Verdict:
     return Verdict(False, reason, policy, None, [])
 
 
-def weigh(org: Org, state: State | None, place: Place, unit: int, whole_org: bool) -> Weighed:
-    """Domain section 3: the effective status is the winner, by rule 2.4, of the unit's own cell and the org's.
+def _weigh_all(org: Org, state: State | None, scope: Scope, unit: int) -> list[Weighed]:
+    """Every active profile of the scope with its effective status."""
+    own = whole = _NOTHING
+    if state is not None:
+        own = state.cells_below(scope.part)
+        if scope.org_part is not None:
+            whole = state.cells_below(scope.org_part)
+    if not own and not whole:
+        return [place.unset for place in scope.places]
+    return [_weigh(org, place, unit, own.get(place.rest), whole.get(place.rest)) for place in scope.places]
 
-    `whole_org` says whether the state may have a cell of the whole org, so that most need not be searched for one.
-    """
-    if state is None:
-        return place.unset
-    own = state.cell(place.key)
-    whole = state.cell(place.org_key) if whole_org and place.org_key is not None else None
+
+_NOTHING: dict[bytes, Cell] = {}
+
+
+def _weigh(org: Org, place: Place, unit: int, own: Cell | None, whole: Cell | None) -> Weighed:
+    """Domain section 3: the effective status is the winner, by rule 2.4, of the unit's own cell and the org's."""
     if whole is None:
         if own is None:
             return place.unset
@@ -76,9 +84,7 @@ def weigh(org: Org, state: State | None, place: Place, unit: int, whole_org: boo
 _weighed = tuple.__new__
 
 
-def _decide_existing(
-    org: Org, state: State | None, request: dict[str, Any], unit: int, whole_org: bool
-) -> Verdict:
+def _decide_existing(org: Org, state: State | None, request: dict[str, Any], unit: int) -> Verdict:
     source, account_id, channel = request.get("source"), request.get("account_id"), request["channel"]
     if source is None or account_id is None:
         return _no("source_required", "existing")
@@ -88,7 +94,9 @@ def _decide_existing(
     if channel not in channels:
         return _no("channel_not_mapped", "existing")
     place = org.place(source, account_id, channel, request["priority"], unit)
-    one = weigh(org, state, place, unit, whole_org)
+    own = None if state is None else state.cell(place.key)
+    whole = None if state is None or place.org_key is None else state.cell(place.org_key)
+    one = _weigh(org, place, unit, own, whole)
     if one.status == "OPTIN":
         return Verdict(True, "opted_in", "existing", None, [one])
     if one.status == "NOT_SET":

@@ -7,20 +7,23 @@ from typing import Any, NamedTuple
 
 from schemas.settings import WHOLE_ORG, OrgSettings, matching_rule
 from streams.domain.cells import Entry
-from streams.domain.state import cell_key, key_part
+from streams.domain.state import cell_key, key_part, key_rest
 
 
 class Place:
     """Everything that settings say of one cell: its type, its key, and the key of the whole org's cell beside it."""
 
-    __slots__ = ("account_id", "explained", "key", "opt_in_type", "org_key", "source", "unset")
+    __slots__ = ("account_id", "explained", "key", "opt_in_type", "org_key", "rest", "source", "unset")
 
-    def __init__(self, source: str, account_id: str, opt_in_type: str, key: bytes, org_key: bytes | None) -> None:
+    def __init__(self, source: str, account_id: str, channel: str, priority: str, org_unit_id: int, kind: str) -> None:
         self.source = source
         self.account_id = account_id
-        self.opt_in_type = opt_in_type
-        self.key = key
-        self.org_key = org_key
+        self.opt_in_type = kind
+        self.key = cell_key(source, account_id, channel, priority, org_unit_id)
+        whole = org_unit_id == WHOLE_ORG
+        self.org_key = None if whole else cell_key(source, account_id, channel, priority, WHOLE_ORG)
+        #: The profile, as it stands in the cell's key behind everything that the other profiles' keys begin with too.
+        self.rest = key_rest(self.key, key_part(channel, priority, org_unit_id))
         #: What weighing it gives while nothing is set: the most frequent result by far.
         self.unset = Weighed(self, "NOT_SET", False, None, None)
         #: Room for how an audit record says so, made once.
@@ -40,12 +43,13 @@ class Weighed(NamedTuple):
 class Scope(NamedTuple):
     """The policy of a question (`existing`, or the unified layer's), and the active profiles mapped to its channel.
 
-    `whole_org` is by what the keys of the whole org's cells are recognised.
+    `part` is what the keys of its cells begin with, `org_part` the same for the whole org's cells beside them.
     """
 
     policy: str
     places: tuple[Place, ...]
-    whole_org: bytes
+    part: bytes
+    org_part: bytes | None
 
 
 class Org:
@@ -70,9 +74,7 @@ class Org:
         where = (source, account_id, channel, priority, org_unit_id)
         found = self._places.get(where)
         if found is None:
-            whole = None if org_unit_id == WHOLE_ORG else cell_key(source, account_id, channel, priority, WHOLE_ORG)
-            kind = self._opt_in_type(source, account_id, channel, priority, org_unit_id)
-            found = self._places[where] = Place(source, account_id, kind, cell_key(*where), whole)
+            found = self._places[where] = Place(*where, self._opt_in_type(*where))
         return found
 
     def _opt_in_type(self, source: str, account_id: str, channel: str, priority: str, org_unit_id: int) -> str:
@@ -92,7 +94,8 @@ class Org:
                 for (source, account_id), channels in self.channels.items()
                 if channel in channels
             )
-            found = Scope(self._policies[org_unit_id], places, key_part(channel, priority, WHOLE_ORG))
+            org_part = None if org_unit_id == WHOLE_ORG else key_part(channel, priority, WHOLE_ORG)
+            found = Scope(self._policies[org_unit_id], places, key_part(*where), org_part)
             self._scopes[where] = found
         return found
 

@@ -1,9 +1,9 @@
 """A customer's state and how it is written: lines of JSON, so that what is not touched need not be decoded.
 
-    {"v":1,"r":1}                                  format version, registration, and what else is known
-    ["e-1","e-2"]                                  the last event ids
-    "INSTORE|EMAIL|BULK|200031782|01"              a cell's key ...
+    {"v":2,"r":1}                                  format version, registration, and what else is known
+    "EMAIL|BULK|200031782|INSTORE|01"              a cell's key ...
     [[[1795254259000,0,"e-1","API",null]],null,[],null]      ... and the cell, see domain.cells; and so on
+    ["e-1","e-2"]                                  the last event ids
 
 The form is canonical: the same state is always the same bytes.
 """
@@ -16,7 +16,7 @@ import orjson
 
 from streams.domain.cells import Cell, new_cell
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 REMEMBERED_IDS = 128  # domain section 2.5
 
 UNREGISTERED, REGISTERED, ERASED = 0, 1, 2
@@ -36,27 +36,33 @@ class State:
     __slots__ = ("_about", "_cells", "_ids", "_open")
 
     def __init__(self, registration: int) -> None:
-        self._about = _BLANK[registration]
-        self._ids = b"[]"
+        #: The first line; None while it still stands before the cells, because nobody needs it apart.
+        self._about: bytes | None = _BLANK[registration]
         #: Every cell as it was written: newline, key, newline, cell.
         self._cells = b""
+        self._ids = b"[]"
         #: Cells that were asked for, and may have been changed since.
         self._open: dict[bytes, Cell] = {}
+
+    def _divide(self) -> bytes:
+        """Set the first line apart, and return it."""
+        about = self._about
+        if about is None:
+            about, newline, cells = self._cells.partition(b"\n")
+            self._about = about
+            self._cells = newline + cells
+        return about
 
     @property
     def registration(self) -> int:
         """UNREGISTERED, REGISTERED or ERASED."""
-        return self._about[len(_HEAD)] - ord("0")
+        return (self._about or self._cells)[len(_HEAD)] - ord("0")
 
     @property
     def about(self) -> dict[str, Any]:
         """What is known besides consent: `r` (registration) and, if known, `i` (identifiers) and `l` (language)."""
-        about: dict[str, Any] = orjson.loads(self._about)
+        about: dict[str, Any] = orjson.loads(self._divide())
         return about
-
-    def has(self, part: bytes) -> bool:
-        """Whether this part of a key (`key_part`) may be in the key of some cell."""
-        return part in self._cells or (bool(self._open) and any(part in key for key in self._open))
 
     def update(self, **about: Any) -> None:
         """Change what is known besides consent."""
@@ -66,12 +72,28 @@ class State:
         """The cell with this key (`cell_key`), if there is one."""
         found = self._open.get(key)
         if found is None:
+            # No key can stand in the first line: that is not a text.
             at = self._cells.find(key)
             if at >= 0:
                 start = at + len(key)
                 end = self._cells.find(b"\n", start)
                 found = orjson.loads(self._cells[start : end if end >= 0 else None])
                 self._open[key] = found
+        return found
+
+    def cells_below(self, part: bytes) -> dict[bytes, Cell]:
+        """The cells whose keys begin with `part` (`key_part`), by the rest of their keys (`key_rest`)."""
+        if self._open:
+            self._close()
+        found = {}
+        cells = self._cells
+        at = cells.find(part)
+        while at >= 0:
+            start = at + len(part)
+            middle = cells.find(b"\n", start)
+            end = cells.find(b"\n", middle + 1)
+            found[cells[start:middle]] = orjson.loads(cells[middle + 1 : end if end >= 0 else None])
+            at = cells.find(part, middle)
         return found
 
     def make_cell(self, key: bytes) -> Cell:
@@ -83,6 +105,7 @@ class State:
 
     def cells(self) -> dict[bytes, Cell]:
         """All cells by key."""
+        self._divide()
         keys = [b"\n%b\n" % key for key in self._cells.split(b"\n")[1::2]]
         return {key: self.make_cell(key) for key in dict.fromkeys([*keys, *self._open])}
 
@@ -110,19 +133,23 @@ class State:
 
     def encode(self) -> bytes:
         """The state as it is written."""
+        self._close()
+        return b"%b%b\n%b" % (self._about or b"", self._cells, self._ids)
+
+    def _close(self) -> None:
+        """Write the open cells back into their places; whoever still holds one must not change it any more."""
         cells = self._cells
         for key, cell in self._open.items():
             body = orjson.dumps(cell)
             at = cells.find(key)
             if at < 0:
-                cells = cells + key + body
+                cells = b"%b%b%b" % (cells, key, body)
                 continue
             start = at + len(key)
             end = cells.find(b"\n", start)
-            cells = cells[:start] + body + (cells[end:] if end >= 0 else b"")
-        return b"%b\n%b%b" % (self._about, self._ids, cells)
-
-
+            cells = b"%b%b%b" % (cells[:start], body, cells[end:] if end >= 0 else b"")
+        self._cells = cells
+        self._open.clear()
 
 
 def decode_state(raw: bytes | None) -> State | None:
@@ -132,28 +159,29 @@ def decode_state(raw: bytes | None) -> State | None:
     if not raw.startswith(_HEAD):
         raise UnknownFormatError(f"a state begins with {raw[:20]!r}, this version reads {_HEAD!r}")
     state = State(UNREGISTERED)
-    about_end = raw.index(b"\n")
-    ids_end = raw.find(b"\n", about_end + 1)
-    state._about = raw[:about_end]
-    if ids_end < 0:
-        state._ids = raw[about_end + 1 :]
-    else:
-        state._ids = raw[about_end + 1 : ids_end]
-        state._cells = raw[ids_end:]
+    state._about = None
+    end = raw.rindex(b"\n")
+    state._cells = raw[:end]
+    state._ids = raw[end + 1 :]
     return state
 
 
 def cell_key(source: str, account_id: str, channel: str, priority: str, org_unit_id: int) -> bytes:
     """A cell's key within its customer: a line of JSON. The account stands last: it alone may hold the separator."""
-    return b"\n%b\n" % orjson.dumps(f"{source}|{channel}|{priority}|{org_unit_id}|{account_id}")
+    return b"\n%b\n" % orjson.dumps(f"{channel}|{priority}|{org_unit_id}|{source}|{account_id}")
 
 
 def key_part(channel: str, priority: str, org_unit_id: int) -> bytes:
-    """What the keys of all cells of a channel, priority and org unit have in common."""
-    return f"|{channel}|{priority}|{org_unit_id}|".encode()
+    """What the keys of all cells of a channel, priority and org unit begin with."""
+    return f'\n"{channel}|{priority}|{org_unit_id}|'.encode()
+
+
+def key_rest(key: bytes, part: bytes) -> bytes:
+    """What is left of a cell's key behind `part`, as `State.cells_below` gives it."""
+    return key[len(part) : -1]
 
 
 def parse_cell_key(key: bytes) -> tuple[str, str, str, str, int]:
     """Source, account, channel, priority and org unit of a cell's key."""
-    source, channel, priority, unit, account_id = orjson.loads(key).split("|", 4)
+    channel, priority, unit, source, account_id = orjson.loads(key).split("|", 4)
     return source, account_id, channel, priority, int(unit)

@@ -16,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from streams.engine import table as table_module
+from streams.domain.state import FORMAT_VERSION
 from streams.engine.partition import META_KEY, Partition
 from streams.engine.table import BytesStore, BytesTable
 
@@ -151,7 +152,7 @@ def test_memory_is_bounded_for_all_partitions_together(store: BytesStore, monkey
 
 def test_a_partition_reads_its_position_back_from_its_own_record(store: BytesStore) -> None:
     assert Partition(0, store).applied == 0
-    store.write(0, [(META_KEY, b'{"v":1,"next":17}')], 3)
+    store.write(0, [(META_KEY, b'{"v":%d,"next":17}' % FORMAT_VERSION)], 3)
     assert Partition(0, store).applied == 17
 
 

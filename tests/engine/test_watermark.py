@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streams.domain.state import State, UnknownFormatError
+from streams.domain.state import FORMAT_VERSION, State, UnknownFormatError
 from streams.engine.partition import META_KEY, Partition, View
 from tests.schemas.samples import SETTINGS
 
@@ -112,7 +112,7 @@ def test_a_state_of_another_format_is_refused() -> None:
     store.values[META_KEY] = b'{"v":999,"next":1}'
     with pytest.raises(UnknownFormatError, match="999"):
         partition(store)
-    store.values[b"k"] = State(1).encode().replace(b'"v":1', b'"v":999')
+    store.values[b"k"] = State(1).encode().replace(b'"v":%d' % FORMAT_VERSION, b'"v":999')
     del store.values[META_KEY]
     with pytest.raises(UnknownFormatError, match="999"):
         View(partition(store), [b"k"]).state(b"k")
