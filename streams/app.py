@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
+from collections.abc import Mapping
 from typing import Any
 
 import faust
 from faust.types import TP
 
 from streams import topics
-from streams.agents import changes, eligibility
+from streams.agents.changes import Changes
+from streams.agents.eligibility import Eligibility
 from streams.agents.writing import Scribe
 from streams.config import Config
 from streams.engine import resume
 from streams.engine.checkpoint import ChangesLane
 from streams.engine.core import Engine
-from streams.engine.lane import Lane
 from streams.engine.partition import Partition
-from streams.engine.requests import Progress, RequestsLane
+from streams.engine.requests import Desk, RequestsLane, Tell
 from streams.engine.table import BytesStore, BytesTable
 from streams.engine.transport import Assignor, Transport
 
@@ -38,65 +40,65 @@ class App(faust.App):  # type: ignore[misc]
 
 
 class Lanes:
-    """Makes the lanes of a partition from the agents' parts."""
+    """Makes the lanes of an assignment from the agents' parts."""
 
-    def __init__(self, config: Config, engine: Engine, on_answer: Any) -> None:
+    def __init__(self, config: Config, engine: Engine, tell: Tell) -> None:
         self._config = config
         self._engine = engine
-        self._on_answer = on_answer
-        self._forwarded: dict[str, resume.Forwarded] = {}
+        self._tell = tell
 
-    async def prepare(self) -> None:
-        """Read once for all partitions what was sent home lately, so that nothing is sent home twice."""
-        for spec in (topics.CHANGES, topics.REQUESTS):
-            self._forwarded[spec.name] = await resume.forwarded_records(self._engine.reader, self._config, spec.name)
-
-    async def changes(self, partition: Partition) -> Lane:
-        """The lane of the partition's changes, which knows what a crash left written."""
+    async def lanes(
+        self, partitions: list[Partition], committed: Mapping[int, int]
+    ) -> tuple[ChangesLane, RequestsLane]:
+        """The lanes over these partitions, which know what a crash left written."""
         config, engine = self._config, self._engine
-        scribe = Scribe(topics.CHANGES.name, partition.number, config.topic_prefix)
-        scribe.written = await resume.outputs_of_changes(engine.reader, config, partition.number, partition.applied)
-        self._remember_forwards(scribe, topics.CHANGES.name, partition.number, partition.applied)
-        agent = changes.Changes(scribe, config.partitions, config.max_record_bytes)
-        return ChangesLane(
-            partition,
-            engine.writer,
+        sent_home = {
+            spec.name: await resume.forwarded_records(engine.reader, config, spec.name)
+            for spec in (topics.CHANGES, topics.REQUESTS)
+        }
+        appliers = await asyncio.gather(*(self._applier(p, sent_home[topics.CHANGES.name]) for p in partitions))
+        changes = ChangesLane(
+            {partition.number: (partition, applier) for partition, applier in zip(partitions, appliers, strict=True)},
+            engine.changes_writer,
             config.topic(topics.CHANGELOG.name),
             config.batch_records,
-            agent.apply,
-            changes.keys_of,
-            agent.checkpointed,
             on_error=engine.fail,
-            pressure=engine.pressure(topics.CHANGES.name, partition.number),
+            pressure=engine.pressure(topics.CHANGES.name),
             lease=engine.lease,
         )
-
-    async def requests(self, partition: Partition, committed: int) -> tuple[Lane, Progress]:
-        """The lane of the partition's requests, and how far they are answered."""
-        config, engine = self._config, self._engine
-        scribe = Scribe(topics.REQUESTS.name, partition.number, config.topic_prefix)
-        progress, scribe.written = await resume.progress_of_requests(engine.reader, config, partition.number, committed)
-        self._remember_forwards(scribe, topics.REQUESTS.name, partition.number, progress.floor)
-        agent = eligibility.Eligibility(scribe, config.partitions, config.max_record_bytes, config.max_wait_ms)
-        lane = RequestsLane(
-            partition,
-            engine.writer,
-            progress,
-            end_of=engine.end_of_changes,
-            read=agent.read,
-            limits=agent.limits,
-            decide=agent.decide,
-            answered=self._on_answer,
+        sent = sent_home[topics.REQUESTS.name]
+        desks = await asyncio.gather(*(self._desk(p, committed[p.number], sent) for p in partitions))
+        requests = RequestsLane(
+            {desk.partition.number: desk for desk in desks},
+            engine.requests_writer,
+            ends_of=engine.ends_of_changes,
+            tell=self._tell,
             on_error=engine.fail,
-            pressure=engine.pressure(topics.REQUESTS.name, partition.number),
+            pressure=engine.pressure(topics.REQUESTS.name),
             lease=engine.lease,
         )
-        return lane, progress
+        return changes, requests
 
-    def _remember_forwards(self, scribe: Scribe, source: str, number: int, floor: int) -> None:
-        sent = {offset for offset in self._forwarded[source].get(number, ()) if offset >= floor}
-        if sent:
-            scribe.written[source] = sent
+    async def _applier(self, partition: Partition, sent_home: resume.Forwarded) -> Changes:
+        config, number = self._config, partition.number
+        scribe = Scribe(topics.CHANGES.name, number, config.topic_prefix)
+        scribe.written = await resume.outputs_of_changes(self._engine.reader, config, number, partition.applied)
+        _remember_forwards(scribe, sent_home, topics.CHANGES.name, partition.applied)
+        return Changes(scribe, config.partitions, config.max_record_bytes)
+
+    async def _desk(self, partition: Partition, committed: int, sent_home: resume.Forwarded) -> Desk:
+        config, number = self._config, partition.number
+        scribe = Scribe(topics.REQUESTS.name, number, config.topic_prefix)
+        progress, scribe.written = await resume.progress_of_requests(self._engine.reader, config, number, committed)
+        _remember_forwards(scribe, sent_home, topics.REQUESTS.name, progress.floor)
+        clerk = Eligibility(scribe, config.partitions, config.max_record_bytes, config.max_wait_ms)
+        return Desk(partition, clerk, progress)
+
+
+def _remember_forwards(scribe: Scribe, sent_home: resume.Forwarded, source: str, floor: int) -> None:
+    sent = {offset for offset in sent_home.get(scribe.partition, ()) if offset >= floor}
+    if sent:
+        scribe.written[source] = sent
 
 
 def make_app(config: Config, engine: Engine, url: str) -> App:

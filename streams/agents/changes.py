@@ -6,11 +6,13 @@ import time
 from collections import Counter
 from typing import Any
 
-from schemas.events import EVENTS
+from schemas.events import EVENTS, ConsentChanged
 from schemas.settings import OrgSettings
 from streams import metrics, topics
-from streams.agents.reading import UnreadableError, check_nesting, checked_size, parse, read_fast, validate
-from streams.agents.writing import Scribe, change_audit, must_rewrite, rewritten
+from streams.agents.bodies import PRIVATE, change_audit, must_rewrite, rewritten
+from streams.agents.fast import reader
+from streams.agents.reading import UnreadableError, check_nesting, checked_size, parse, validate
+from streams.agents.writing import Scribe
 from streams.domain.changes import RejectedError, apply_event
 from streams.domain.keys import customer_key, is_settings_key, partition_of, settings_key
 from streams.engine.outputs import Outputs
@@ -18,12 +20,8 @@ from streams.engine.partition import View
 from streams.engine.records import Record, was_forwarded
 
 _NAME = topics.CHANGES.name
-_CHANGED = EVENTS["consent.changed"]
-
-
-def keys_of(records: list[Record]) -> list[bytes]:
-    """The state keys that a checkpoint over these records reads."""
-    return list({record.key for record in records if record.key})
+_NEWLINE, _RETURN = b"\n\r"
+_read_changed = reader(ConsentChanged, leave=PRIVATE)
 
 
 class Changes:
@@ -36,6 +34,11 @@ class Changes:
         #: Broker timestamps of the opt-outs, and outcomes of the records, of the checkpoint in hand.
         self._opt_outs: list[int] = []
         self._outcomes: Counter[str] = Counter()
+
+    @staticmethod
+    def keys_of(records: list[Record]) -> list[bytes]:
+        """The state keys that a checkpoint over these records reads."""
+        return list({record.key for record in records if record.key})
 
     def apply(self, view: View, record: Record, out: Outputs) -> None:
         """One record: into the state with its audit, home if it is misrouted, or a dead letter."""
@@ -79,7 +82,7 @@ class Changes:
         """The event, and the input as its audit record holds it. Raises UnreadableError."""
         raw = checked_size(record, self._max_bytes)
         # Nearly every record is a change in one line without private fields: read in one step, audited as it came.
-        event = read_fast(raw, _CHANGED) if b'"consent.changed"' in raw and not must_rewrite(raw) else None
+        event = None if _NEWLINE in raw or _RETURN in raw else _read_changed(raw)
         if event is None:
             document = parse(record, self._max_bytes)
             event = self._read_slowly(document)

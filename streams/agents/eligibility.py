@@ -7,19 +7,22 @@ from typing import Any
 
 import orjson
 
-from schemas.eligibility import ECHOED, REQUEST
+from schemas.eligibility import ECHOED, REQUEST, EligibilityRequest
 from streams import metrics, topics
-from streams.agents.reading import UnreadableError, checked_size, parse, read_fast, validate
-from streams.agents.writing import Scribe, decision_audit, decision_body
+from streams.agents.bodies import decision_audit, decision_body
+from streams.agents.fast import reader
+from streams.agents.reading import UnreadableError, parse, size_of, validate
+from streams.agents.writing import Scribe, progress_header
 from streams.domain.decisions import Verdict, decide
 from streams.domain.keys import customer_key, partition_of
-from streams.domain.state import State, decode_state
+from streams.domain.state import decode_state
 from streams.engine.outputs import Outputs
 from streams.engine.partition import Partition
 from streams.engine.records import Record, was_forwarded
-from streams.engine.requests import Parked, Progress
+from streams.engine.requests import Answered, Asked, Progress
 
 _NAME = topics.REQUESTS.name
+_read_request = reader(EligibilityRequest)
 #: A wait for what can never come: a position of a partition that this customer's changes are not in.
 NEVER = 2**63 - 1
 
@@ -45,23 +48,38 @@ class Eligibility:
         self._max_bytes = max_bytes
         self._max_wait_ms = max_wait_ms
 
-    def read(self, record: Record, out: Outputs) -> Question | None:
-        """The question; None if there is none to answer here: it went home, or is a dead letter without an id."""
+    def read(self, records: list[Record], aside: Outputs) -> list[Asked]:
+        """The questions among the records, and the least position that each asks for itself.
+
+        There is none in a record that goes home, or that is a dead letter and has no id to be answered by.
+        """
+        asked: list[Asked] = []
+        for record in records:
+            _, _, key, value, headers = record
+            # Nearly every record is like this; what is not is looked at again, to say what is wrong.
+            if key and value and (not headers or not was_forwarded(record)) and size_of(record) <= self._max_bytes:
+                request = _read_request(value)
+                if request is not None and customer_key(request["org_id"], request["customer_id"]) == key:
+                    asked.append((record, request, 0 if "min_position" not in request else self._least(request)))
+                    continue
+            question = self._read_slowly(record, aside)
+            if question is not None:
+                asked.append((record, question, 0 if isinstance(question, Unread) else self._least(question)))
+        return asked
+
+    def _read_slowly(self, record: Record, aside: Outputs) -> Question | None:
         try:
             return self._read(record)
         except UnreadableError as exc:
-            if record.key and self._sent_home(record, out):
+            if record.key and self._sent_home(record, aside):
                 return None
-            return self._unreadable(record, exc, out)
+            return self._unreadable(record, exc, aside)
 
     def _read(self, record: Record) -> dict[str, Any]:
         key = record.key
         if not key:
             raise UnreadableError("missing_key", "the record has no key; it must be {org_id}:{customer_id}")
-        value = checked_size(record, self._max_bytes)
-        request = read_fast(value, REQUEST)
-        if request is None:
-            request = validate(parse(record, self._max_bytes), REQUEST)
+        request = validate(parse(record, self._max_bytes), REQUEST)
         own = customer_key(request["org_id"], request["customer_id"])
         if own != key:
             raise UnreadableError("key_mismatch", f"key: {key!r:.300} is not the record's own {own!r:.300}", request)
@@ -93,80 +111,73 @@ class Eligibility:
             return None
         return Unread(document)
 
-    def limits(self, question: Question) -> tuple[int | None, float]:
-        """The least position the request asks for, and how long it may wait, in seconds."""
-        if isinstance(question, Unread):
-            return None, self._max_wait_ms / 1000
-        asked = question.get("min_position")
-        wait = question.get("max_wait_ms")
-        seconds = (self._max_wait_ms if wait is None else wait) / 1000
+    def _least(self, request: dict[str, Any]) -> int:
+        """Everything below this must have been weighed, says the request."""
+        asked = request.get("min_position")
         if asked is None:
-            return None, seconds
-        if asked["partition"] != self._scribe.partition:
-            return NEVER, 0.0
-        return asked["offset"] + 1, seconds
+            return 0
+        return asked["offset"] + 1 if asked["partition"] == self._scribe.partition else NEVER
+
+    def patience(self, question: Question) -> float:
+        """How long the request may wait for the state, in seconds; not at all for what never comes."""
+        if isinstance(question, Unread):
+            return self._max_wait_ms / 1000
+        wait = question.get("max_wait_ms")
+        if self._least(question) == NEVER:
+            return 0.0
+        return (self._max_wait_ms if wait is None else wait) / 1000
 
     def decide(
-        self, partition: Partition, ready: list[Parked], progress: Progress
-    ) -> tuple[Outputs, Outputs]:
-        """Audit records and decisions of all the ready requests, at one position of the state."""
-        audits, decisions = Outputs(), Outputs()
-        mark = progress.header()
-        states = _States(partition, ready)
+        self,
+        partition: Partition,
+        asked: list[Asked],
+        progress: Progress,
+        out: Outputs,
+        aside: Outputs,
+        *,
+        behind: bool,
+    ) -> list[Answered]:
+        """Audit records and decisions of all that is asked, at one position of the state."""
+        mark = progress_header(progress.header())
+        states = partition.states(list({record.key for record, _, _ in asked if record.key}))
+        promised = progress.promised
         reasons: Counter[str] = Counter()
         number, applied = self._scribe.partition, partition.applied
-        for parked in ready:
-            record, question = parked.record, parked.question
-            if progress.promised and record.offset in progress.promised:
-                body = progress.promised[record.offset]
-            elif self._is_foreign(states, record, question) and self._sent_home(record, audits):
-                continue
+        answers: list[Answered] = []
+        for record, question, _ in asked:
+            offset, _, key, _, _ = record
+            if offset in promised:
+                body = promised[offset]
             else:
-                verdict, version = self._verdict(partition, states, parked)
+                state = states.get(key or b"")
+                # A key with a state here is at home, which saves hashing it.
+                if state is None and not isinstance(question, Unread) and self._sent_home(record, aside):
+                    answers.append((offset, None))
+                    continue
+                verdict, version = self._verdict(partition, state, question, behind)
                 request = _echo(question.document) if isinstance(question, Unread) else question
-                body = decision_body(request, number, record.offset, applied, verdict, version)
+                body = decision_body(request, number, offset, applied, verdict, version)
                 reasons[verdict.reason] += 1
-                self._scribe.audit(audits, record, decision_audit(number, record, version, body, verdict.inputs), mark)
-            self._scribe.decision(decisions, record, body, mark)
-            parked.answer = body
+                audit = decision_audit(number, offset, version, body, verdict.inputs)
+                self._scribe.audit(out, record, audit, mark)
+            self._scribe.decision(out, record, body, mark)
+            answers.append((offset, body))
         metrics.RECORDS.labels(_NAME, "decided").inc(reasons.total())
         for reason, count in reasons.items():
             metrics.DECISIONS.labels(reason).inc(count)
-        return audits, decisions
-
-    def _is_foreign(self, states: _States, record: Record, question: Question) -> bool:
-        """Whether the request may belong elsewhere. A key with a state here is at home, which saves hashing it."""
-        key = record.key
-        return bool(key) and not isinstance(question, Unread) and not states.knows(key)
+        return answers
 
     @staticmethod
-    def _verdict(partition: Partition, states: _States, parked: Parked) -> tuple[Verdict, int | None]:
-        request: Question = parked.question
-        if isinstance(request, Unread):
+    def _verdict(
+        partition: Partition, state: bytes | None, question: Question, behind: bool
+    ) -> tuple[Verdict, int | None]:
+        if isinstance(question, Unread):
             return Verdict(False, "invalid_request", None, None, []), None
-        org = partition.org(request["org_id"])
+        org = partition.org(question["org_id"])
         version = None if org is None else org.version
-        if parked.needs > partition.applied:
+        if behind:
             return Verdict(False, "state_behind", None, None, []), version
-        return decide(org, states[parked.record.key or b""], request), version
-
-
-class _States:
-    """The states that a group of requests asks about: read in one go, decoded once each."""
-
-    def __init__(self, partition: Partition, ready: list[Parked]) -> None:
-        keys = {p.record.key for p in ready if p.record.key and type(p.question) is not Unread}
-        self._raw = partition.states(list(keys)) if keys else {}
-        self._decoded: dict[bytes, State | None] = {}
-
-    def knows(self, key: bytes | None) -> bool:
-        """Whether there is a state under this key."""
-        return self._raw.get(key or b"") is not None
-
-    def __getitem__(self, key: bytes) -> State | None:
-        if key not in self._decoded:
-            self._decoded[key] = decode_state(self._raw[key])
-        return self._decoded[key]
+        return decide(org, decode_state(state), question), version
 
 
 def _echo(document: dict[str, Any]) -> dict[str, Any]:

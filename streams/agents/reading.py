@@ -40,17 +40,23 @@ def parse(record: Record, max_bytes: int) -> dict[str, Any]:
     return document
 
 
+def size_of(record: Record) -> int:
+    """Bytes of the record's value with its key and headers."""
+    _, _, key, value, headers = record
+    size = len(value or b"") + len(key or b"")
+    for name, content in headers:
+        size += len(name) + len(content or b"")
+    return size
+
+
 def checked_size(record: Record, max_bytes: int) -> bytes:
     """The record's value, if there is one and it is not too large with its key and headers. Raises UnreadableError."""
-    value = record.value
-    size = len(value or b"") + len(record.key or b"")
-    for name, content in record.headers:
-        size += len(name) + len(content or b"")
+    size = size_of(record)
     if size > max_bytes:
         raise UnreadableError("too_large", f"the record has {size} bytes, at most {max_bytes} are accepted")
-    if value is None:
+    if record.value is None:
         raise UnreadableError("malformed_json", "the record has no value")
-    return value
+    return record.value
 
 
 def check_nesting(document: dict[str, Any]) -> None:
@@ -80,18 +86,6 @@ def _depth(document: Any) -> int:
 def _json_kind(document: object) -> str:
     kinds = {list: "array", str: "string", bool: "boolean", type(None): "null"}
     return kinds.get(type(document), "number")
-
-
-def read_fast(value: bytes, schema: TypeAdapter[Any]) -> dict[str, Any] | None:
-    """What `parse` and `validate` give, in one step; None where they have to say what is wrong."""
-    # The one thing that this parser takes and RFC 8259 does not.
-    if b"NaN" in value or b"Infinity" in value:
-        return None
-    try:
-        checked: dict[str, Any] = schema.validator.validate_json(value)
-    except ValidationError:
-        return None
-    return checked
 
 
 def validate(document: dict[str, Any], schema: TypeAdapter[Any]) -> dict[str, Any]:

@@ -1,21 +1,14 @@
-"""The records that the agents write: audit, decisions, dead letters, forwarded ones, and their headers."""
+"""The records that the agents write, with their headers: audit, decisions, dead letters, forwarded ones."""
 
 from __future__ import annotations
 
-from typing import Any
-
-import orjson
-
-from schemas.base import format_instant
-from schemas.settings import WHOLE_ORG
 from streams import metrics, topics
-from streams.domain.decisions import Verdict
-from streams.domain.orgs import Weighed
 from streams.engine.outputs import Outputs
 from streams.engine.records import FORWARDED, POSITION, PROGRESS, Record
+from streams.engine.wire import encode_header, encode_headers, header_prefix, varint
 
-_JSON = ("content-type", b"application/json")
 _SPEC = ("ce_specversion", b"1.0")
+_JSON = ("content-type", b"application/json")
 ERROR = "consent.error"
 
 _STAGES = {
@@ -38,19 +31,23 @@ class Scribe:
         self._audit = prefix + topics.AUDIT.name
         self._decisions = prefix + topics.DECISIONS.name
         self._dead = prefix + topics.DEADLETTER.name
-        kind = b"change" if source == topics.CHANGES.name else b"decision"
-        self._audit_head = [
+        change = source == topics.CHANGES.name
+        audit = [
             _SPEC,
-            ("ce_type", b"consent.audit." + kind),
+            ("ce_type", b"consent.audit.change" if change else b"consent.audit.decision"),
             ("ce_source", b"consent-streams/audit"),
             _JSON,
         ]
-        self._decision_head = [
+        decision = [
             _SPEC,
             ("ce_type", b"eligibility.decision"),
             ("ce_source", b"consent-streams/decisions"),
             _JSON,
         ]
+        # The audit of a change ends with its position, everything else with the progress behind it.
+        self._audit_head = header_prefix(audit, POSITION, more=0 if change else 1)
+        self._decision_head = header_prefix(decision, POSITION, more=1)
+        self._place_head = self._place.encode()
         self.written: dict[str, set[int]] = {}
 
     def _is_written(self, topic: str, offset: int) -> bool:
@@ -59,20 +56,17 @@ class Scribe:
             return True
         return False
 
-    def audit(self, out: Outputs, record: Record, body: bytes, progress: bytes | None = None) -> None:
-        """The audit record of a change or of a decision."""
+    def audit(self, out: Outputs, record: Record, body: bytes, progress: bytes = b"") -> None:
+        """The audit record of a change; or of a decision, with the `progress` of its partition (`progress_header`)."""
         if self.written and self._is_written(topics.AUDIT.name, record.offset):
             return
-        place = (POSITION, f"{self._place}{record.offset}".encode())
-        headers = [*self._audit_head, place]
-        if progress is not None:
-            headers.append((PROGRESS, progress))
-        out.add(self._audit, self.partition, record.key, body, headers)
+        place = b"%b%d" % (self._place_head, record.offset)
+        out.add(self._audit, self.partition, record.key, body, (self._audit_head, varint(len(place)), place, progress))
 
     def decision(self, out: Outputs, record: Record, body: bytes, progress: bytes) -> None:
         """A decision, for the request's own key and partition."""
-        place = (POSITION, f"{self._place}{record.offset}".encode())
-        headers = [*self._decision_head, place, (PROGRESS, progress)]
+        place = b"%b%d" % (self._place_head, record.offset)
+        headers = (self._decision_head, varint(len(place)), place, progress)
         out.add(self._decisions, self.partition, record.key, body, headers)
 
     def dead_letter(self, out: Outputs, record: Record, code: str, message: str) -> None:
@@ -90,7 +84,7 @@ class Scribe:
             ("__connect.errors.exception.message", message.encode()),
             (ERROR, code.encode()),
         ]
-        out.add(self._dead, self.partition, record.key, record.value, headers)
+        out.add(self._dead, self.partition, record.key, record.value, (encode_headers(headers),))
 
     def forward(self, out: Outputs, record: Record, home: int) -> None:
         """The record as it came, to its home partition of the same topic."""
@@ -98,102 +92,9 @@ class Scribe:
             return
         metrics.MISROUTED.labels(self._source).inc()
         mark = (FORWARDED, f"{self._place}{record.offset}".encode())
-        out.add(self._read_from, home, record.key, record.value, [*record.headers, mark])
+        out.add(self._read_from, home, record.key, record.value, (encode_headers([*record.headers, mark]),))
 
 
-def change_audit(
-    partition: int,
-    offset: int,
-    raw: bytes,
-    version: int | None,
-    outcome: tuple[str, str | None, list[dict[str, Any]]],
-) -> bytes:
-    """The body of a change's audit record; `raw` is the input, put in as it is (see `must_rewrite`)."""
-    return orjson.dumps(
-        {
-            "record": "change",
-            "position": {"partition": partition, "offset": offset},
-            "settings_version": version,
-            "outcome": outcome[0],
-            "outcome_reason": outcome[1],
-            "cells": outcome[2],
-            "input": orjson.Fragment(raw),
-        }
-    )
-
-
-#: Fields of an input that its audit record leaves out (contract section 3).
-PRIVATE = frozenset({"identifiers", "proof"})
-
-
-def must_rewrite(raw: bytes) -> bool:
-    """Whether an input cannot stand in its audit record as it came: it may have private fields, or several lines."""
-    return b'"proof"' in raw or b'"identifiers"' in raw or b"\\u" in raw or b"\n" in raw or b"\r" in raw
-
-
-def rewritten(document: dict[str, Any]) -> bytes:
-    """An input without its private fields, in one line."""
-    return orjson.dumps({name: field for name, field in document.items() if name not in PRIVATE})
-
-
-def decision_audit(partition: int, record: Record, version: int | None, body: bytes, inputs: list[Weighed]) -> bytes:
-    """The body of a decision's audit record: the decision as it is published, and what was weighed."""
-    return orjson.dumps(
-        {
-            "record": "decision",
-            "position": {"partition": partition, "offset": record.offset},
-            "settings_version": version,
-            "decision": orjson.Fragment(body),
-            "inputs": [_weighed(one) for one in inputs],
-        }
-    )
-
-
-def _weighed(one: Weighed) -> Any:
-    place, status, pending, dated, org_unit_id = one
-    if one is place.unset and place.explained is not None:
-        return place.explained
-    document = {
-        "source": place.source,
-        "account_id": place.account_id,
-        "opt_in_type": place.opt_in_type,
-        "status": status,
-        "pending": pending,
-        "since": None if dated is None else format_instant(dated[0]),
-        "event_id": None if dated is None else dated[2],
-        "org_unit_id": org_unit_id,
-    }
-    if one is place.unset:
-        place.explained = orjson.Fragment(orjson.dumps(document))
-    return document
-
-
-def decision_body(
-    request: dict[str, Any], partition: int, offset: int, applied: int, verdict: Verdict, version: int | None
-) -> bytes:
-    """The body of a decision on the request at an offset, made when everything below `applied` was weighed.
-
-    `request` may lack any field but its id: what is not known is null.
-    """
-    known = request.get
-    request_id = request["request_id"]
-    eligible, reason, policy, opt_in_type, _ = verdict
-    return orjson.dumps(
-        {
-            "request_id": request_id,
-            "decision_id": f"{request_id}/{partition}/{offset}",
-            "org_id": known("org_id"),
-            "customer_id": known("customer_id"),
-            "channel": known("channel"),
-            "priority": known("priority"),
-            "org_unit_id": known("org_unit_id", WHOLE_ORG),
-            "eligible": eligible,
-            "reason": reason,
-            "policy": policy,
-            "opt_in_type": opt_in_type,
-            "as_of": {"partition": partition, "offset": applied},
-            "settings_version": version,
-            "campaign_id": known("campaign_id"),
-            "communication_id": known("communication_id"),
-        }
-    )
+def progress_header(progress: bytes) -> bytes:
+    """The header that says how far the requests of a partition are answered, as `audit` and `decision` take it."""
+    return encode_header(PROGRESS, progress)

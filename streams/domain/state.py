@@ -160,9 +160,7 @@ def decode_state(raw: bytes | None) -> State | None:
         raise UnknownFormatError(f"a state begins with {raw[:20]!r}, this version reads {_HEAD!r}")
     state = State(UNREGISTERED)
     state._about = None
-    end = raw.rindex(b"\n")
-    state._cells = raw[:end]
-    state._ids = raw[end + 1 :]
+    state._cells, _, state._ids = raw.rpartition(b"\n")
     return state
 
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Protocol
 
 from aiokafka.errors import KafkaError
@@ -14,11 +13,12 @@ from faust.types import TP
 
 from streams import metrics, topics
 from streams.config import Config
+from streams.engine.checkpoint import ChangesLane
 from streams.engine.lane import Lane
 from streams.engine.outputs import Writer
 from streams.engine.partition import Partition
 from streams.engine.records import Batch
-from streams.engine.requests import Progress
+from streams.engine.requests import RequestsLane
 from streams.engine.table import BytesStore
 from streams.engine.tail import LogReader
 
@@ -35,25 +35,12 @@ class NotRestoredError(Exception):
 
 
 class Opener(Protocol):
-    """Makes the lanes of a partition; the agents' side of the engine."""
+    """Makes the lanes of an assignment; the agents' side of the engine."""
 
-    async def prepare(self) -> None:
-        """Called before the partitions of an assignment are opened."""
-
-    async def changes(self, partition: Partition) -> Lane:
-        """The lane of the partition's changes."""
-
-    async def requests(self, partition: Partition, committed: int) -> tuple[Lane, Progress]:
-        """The lane of the partition's requests, and how far they are answered."""
-
-
-@dataclass(slots=True)
-class OpenPartition:
-    """A partition with its two lanes."""
-
-    state: Partition
-    changes: Lane
-    requests: Lane
+    async def lanes(
+        self, partitions: list[Partition], committed: Mapping[int, int]
+    ) -> tuple[ChangesLane, RequestsLane]:
+        """The lanes over these partitions, whose requests are committed up to the given offsets."""
 
 
 class Engine:
@@ -61,10 +48,14 @@ class Engine:
 
     def __init__(self, config: Config, store: Callable[[], BytesStore]) -> None:
         self.config = config
-        self.writer = Writer(config)
+        #: Each lane writes by a connection of its own, so that neither waits for the other's acknowledgements.
+        self.changes_writer = Writer(config)
+        self.requests_writer = Writer(config)
         self.reader = LogReader(config)
         self.opener: Opener
-        self.partitions: dict[int, OpenPartition] = {}
+        self.partitions: dict[int, Partition] = {}
+        self._changes: ChangesLane | None = None
+        self._requests: RequestsLane | None = None
         #: Set with the error that ends the worker.
         self.failed: asyncio.Future[BaseException] = asyncio.get_running_loop().create_future()
         #: Buffer hooks of the consumer, by "is full".
@@ -75,13 +66,11 @@ class Engine:
         self._opened_at = time.monotonic()
 
     async def start(self) -> None:
-        await self.writer.start()
-        await self.reader.start()
+        await asyncio.gather(self.changes_writer.start(), self.requests_writer.start(), self.reader.start())
 
     async def stop(self) -> None:
         await self.close()
-        await self.writer.stop()
-        await self.reader.stop()
+        await asyncio.gather(self.changes_writer.stop(), self.requests_writer.stop(), self.reader.stop())
 
     def fail(self, error: BaseException) -> None:
         """The worker cannot go on: nothing behind this point may be acked."""
@@ -102,29 +91,25 @@ class Engine:
         await self.close()
         changes = self.config.topic(topics.CHANGES.name)
         requests = self.config.topic(topics.REQUESTS.name)
-        starts: dict[TP, int] = {}
-        await self.opener.prepare()
-        for tp in sorted(committed):
-            if tp.topic == changes:
-                asked = committed.get(TP(requests, tp.partition), 0)
-                state, floor = await self._open(tp.partition, asked)
-                starts[tp] = state.applied
-                starts[TP(requests, tp.partition)] = floor
+        numbers = sorted(tp.partition for tp in committed if tp.topic == changes)
+        states = await asyncio.gather(*map(self._restored, numbers))
+        asked = {number: committed.get(TP(requests, number), 0) for number in numbers}
+        self._changes, self._requests = await self.opener.lanes(states, asked)
+        self.partitions = dict(zip(numbers, states, strict=True))
+        starts = {TP(changes, number): state.applied for number, state in self.partitions.items()}
+        starts |= {TP(requests, number): desk.progress.floor for number, desk in self._requests.desks.items()}
+        self._changes.start()
+        self._requests.start()
         metrics.OWNED.set(len(self.partitions))
         self._opened_at = time.monotonic()
         return {tp: offset for tp, offset in starts.items() if tp in committed}
 
-    async def _open(self, number: int, committed: int) -> tuple[Partition, int]:
+    async def _restored(self, number: int) -> Partition:
         store = self._store()
         await self._check_restored(store, number)
         state = Partition(number, store)
         await self._check_log(state)
-        changes = await self.opener.changes(state)
-        requests, progress = await self.opener.requests(state, committed)
-        lanes = self.partitions[number] = OpenPartition(state, changes, requests)
-        lanes.changes.start()
-        lanes.requests.start()
-        return state, progress.floor
+        return state
 
     async def _check_restored(self, store: BytesStore, number: int) -> None:
         topic = self.config.topic(topics.CHANGELOG.name)
@@ -146,45 +131,46 @@ class Engine:
 
     async def close(self) -> None:
         """Finish the checkpoints in hand; what only waits is left to the next owner."""
-        lanes = [lane for p in self.partitions.values() for lane in (p.changes, p.requests)]
-        self.partitions.clear()
+        lanes = self._lanes()
+        self.partitions = {}
+        self._changes = self._requests = None
         metrics.OWNED.set(0)
         await asyncio.gather(*(lane.close() for lane in lanes))
 
+    def _lanes(self) -> list[Lane]:
+        return [lane for lane in (self._changes, self._requests) if lane is not None]
+
     def put_change(self, batch: Batch) -> None:
         """Queue a batch of `consent.changes`; one of a partition that is not open is left to its owner."""
-        found = self.partitions.get(batch.partition)
-        if found is not None:
-            found.changes.put(batch)
+        if self._changes is not None and batch.partition in self.partitions:
+            self._changes.put(batch)
 
     def put_request(self, batch: Batch) -> None:
         """Queue a batch of `eligibility.requests`."""
-        found = self.partitions.get(batch.partition)
-        if found is not None:
-            found.requests.put(batch)
+        if self._requests is not None and batch.partition in self.partitions:
+            self._requests.put(batch)
 
-    async def end_of_changes(self, partition: int) -> int:
-        """The end of a partition of `consent.changes`, asked of the broker now; a broker that is away is waited for."""
+    async def ends_of_changes(self, partitions: Iterable[int]) -> Mapping[int, int]:
+        """The ends of partitions of `consent.changes`, asked of the broker now; one that is away is waited for."""
         topic = self.config.topic(topics.CHANGES.name)
         while True:
             try:
-                return await self.reader.end(topic, partition)
+                return await self.reader.ends(topic, partitions)
             except KafkaError as exc:
-                log.warning("the broker does not say where %s-%d ends: %r", topic, partition, exc)
+                log.warning("the broker does not say where %s ends: %r", topic, exc)
                 await asyncio.sleep(RETRY_S)
 
-    def pressure(self, topic: str, partition: int) -> Callable[[bool], None]:
-        """What a lane calls when it is full and when it has room again."""
-        tp = TP(self.config.topic(topic), partition)
-        return lambda full: self.on_pressure(tp, full)
+    def pressure(self, topic: str) -> Callable[[int, bool], None]:
+        """What a topic's lane calls when it is full of a partition and when it has room again."""
+        name = self.config.topic(topic)
+        return lambda partition, full: self.on_pressure(TP(name, partition), full)
 
     def unready(self, assigned: Iterable[int]) -> str | None:
         """Why this worker is not ready, or None: every assigned partition must be open and none stuck."""
         missing = sorted(set(assigned) - set(self.partitions))
         if missing:
             return f"partitions {missing} are not restored yet"
-        for number, lanes in self.partitions.items():
-            for lane in (lanes.changes, lanes.requests):
-                if lane.busy_for() > STALE_CHECKPOINT_S:
-                    return f"partition {number}: no checkpoint for {lane.busy_for():.0f} s with work waiting"
+        for lane in self._lanes():
+            if lane.busy_for() > STALE_CHECKPOINT_S:
+                return f"{lane.name}: no checkpoint for {lane.busy_for():.0f} s with work waiting"
         return None

@@ -1,29 +1,32 @@
-"""A lane: the batches of one topic's partition, one after another, beside those of other partitions."""
+"""A lane: the batches of one topic, those of one partition after another, those of several together."""
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable
 
 from streams.engine.records import Batch
 
-#: So many batches may wait in a lane before its partition is no longer fetched; fetching resumes below half.
+#: So many batches of a partition may wait in a lane before it is no longer fetched; fetching resumes at half of that.
 FULL = 2
 #: Pause between two looks at whether the group has heard of us again.
 LEASE_POLL_S = 0.02
 
 
 class Lane:
-    """Runs `work()` in a task of its own. Subclasses take batches with `take` and ack each when it is done."""
+    """Runs `work()` in a task of its own. Subclasses take batches with `take` and ack each when it is done.
+
+    All partitions of a topic share a lane, so that they share its round trips to the broker too.
+    """
 
     def __init__(
         self,
         name: str,
         *,
         on_error: Callable[[BaseException], None],
-        pressure: Callable[[bool], None],
+        pressure: Callable[[int, bool], None],
         lease: Callable[[], bool],
     ) -> None:
         self.name = name
@@ -31,6 +34,7 @@ class Lane:
         self._on_error = on_error
         self._pressure = pressure
         self._waiting: deque[Batch] = deque()
+        self._queued: Counter[int] = Counter()
         self._wakeup = asyncio.Event()
         self._closing = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
@@ -42,19 +46,24 @@ class Lane:
     def put(self, batch: Batch) -> None:
         """Queue a batch; never blocks."""
         self._waiting.append(batch)
-        self._wakeup.set()
-        if len(self._waiting) >= FULL:
-            self._pressure(True)
+        self._queued[batch.partition] += 1
+        if self._queued[batch.partition] >= FULL:
+            self._pressure(batch.partition, True)
+        self.wake()
 
     def take(self) -> Batch | None:
         """The next batch, or None if none waits."""
         if not self._waiting:
-            self._wakeup.clear()
             return None
         batch = self._waiting.popleft()
-        if len(self._waiting) == FULL // 2:
-            self._pressure(False)
+        self._queued[batch.partition] -= 1
+        if self._queued[batch.partition] == FULL // 2:
+            self._pressure(batch.partition, False)
         return batch
+
+    def wake(self) -> None:
+        """There is something to do: `work` is called again."""
+        self._wakeup.set()
 
     def busy_for(self) -> float:
         """Seconds since the step of work in hand began; 0 if there is none."""
@@ -68,12 +77,12 @@ class Lane:
     async def close(self) -> None:
         """Stop after the checkpoint in hand; what only waits is left to the partition's next owner."""
         self._closing.set()
-        self._wakeup.set()
+        self.wake()
         if self._task is not None:
             await asyncio.wait([self._task])
 
     async def may_write(self) -> bool:
-        """Whether the partition is surely still ours; waits for that while the group has not heard of us for too long.
+        """Whether the partitions are surely still ours; waits while the group has not heard of us for too long.
 
         A worker that was suspended past its session wakes up to find its partitions gone: it must not write before it
         knows. False once the lane is closing.
@@ -88,6 +97,7 @@ class Lane:
         try:
             while not self.closing:
                 await self._wakeup.wait()
+                self._wakeup.clear()
                 if not self.closing:
                     self._busy_since = time.monotonic()
                     await self.work()
@@ -96,5 +106,5 @@ class Lane:
             self._on_error(exc)
 
     async def work(self) -> None:
-        """Do what there is to do now; called again when something was put."""
+        """Do what there is to do now; called again after `wake`, which every batch that is put brings about."""
         raise NotImplementedError

@@ -3,27 +3,24 @@
 from __future__ import annotations
 
 import asyncio
-import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError
 
 from streams.config import Config
-from streams.engine.records import Headers
+from streams.engine.wire import NO_HEADERS, RecordBatch, batch_of
 from streams.topics import CHANGELOG_BYTES
 
 #: A batch of outputs is closed at this size, well below what a broker accepts by default.
 OUTPUT_BATCH_BYTES = 768 << 10
 #: Room for a batch's own header and the last record's lengths within max.message.bytes.
 BATCH_OVERHEAD = 1_024
-#: Lengths, offset and time of a record and its headers take less than this.
-RECORD_OVERHEAD = 128
 #: A broker that is away is waited for: a batch is given up only after this long.
 BATCH_PATIENCE_S = 7 * 86_400
 
-Message = tuple[bytes | None, bytes | None, Headers]
+Values = Iterable[tuple[bytes, bytes | None]]
 
 
 class RefusedError(Exception):
@@ -31,20 +28,26 @@ class RefusedError(Exception):
 
 
 class Outputs:
-    """Records to be written, by topic and partition, in order."""
+    """Records to be written, in batches that a topic accepts, each place's in order."""
 
-    __slots__ = ("by_place",)
+    __slots__ = ("_open", "batches")
 
     def __init__(self) -> None:
-        self.by_place: dict[tuple[str, int], list[Message]] = {}
+        self._open: dict[tuple[str, int], RecordBatch] = {}
+        #: Topic, partition and records, in the order in which they were begun.
+        self.batches: list[tuple[str, int, RecordBatch]] = []
 
-    def add(self, topic: str, partition: int, key: bytes | None, value: bytes | None, headers: Headers) -> None:
-        """One more record for a topic's partition."""
+    def add(
+        self, topic: str, partition: int, key: bytes | None, value: bytes | None, headers: Iterable[bytes] = NO_HEADERS
+    ) -> None:
+        """One more record for a topic's partition; `headers` as `RecordBatch.add` takes them."""
         place = (topic, partition)
-        messages = self.by_place.get(place)
-        if messages is None:
-            messages = self.by_place[place] = []
-        messages.append((key, value, headers))
+        batch = self._open.get(place)
+        if batch is None or not batch.add(key, value, headers):
+            batch = self._open[place] = RecordBatch(OUTPUT_BATCH_BYTES)
+            # A batch takes its first record whatever its size; the broker refuses what is too large.
+            batch.add(key, value, headers)
+            self.batches.append((topic, partition, batch))
 
 
 class Writer:
@@ -56,7 +59,6 @@ class Writer:
             client_id=f"{config.group}-writer",
             acks="all",
             enable_idempotence=True,
-            max_batch_size=CHANGELOG_BYTES - BATCH_OVERHEAD,
             max_request_size=2 * CHANGELOG_BYTES,
             linger_ms=0,
         )
@@ -71,49 +73,36 @@ class Writer:
 
     async def write(self, outputs: Outputs) -> None:
         """Write everything. Raises RefusedError if the broker refuses any of it."""
-        pending: list[tuple[str, Any]] = []
-        for (topic, partition), messages in outputs.by_place.items():
-            for batch in self._batches(messages):
-                future = await self._producer.send_batch(batch, topic, partition=partition)
-                pending.append((topic, future))
-        for topic, future in pending:
-            await self._acknowledged(topic, future)
+        await self._write(outputs.batches)
 
     async def append(self, topic: str, partition: int, key: bytes, value: bytes) -> int:
         """Write one record; returns its offset. Raises RefusedError."""
-        batch = self._producer.create_batch()
-        batch.append(key=key, value=value, timestamp=int(time.time() * 1000))
-        future = await self._producer.send_batch(batch, topic, partition=partition)
-        return int((await self._acknowledged(topic, future)).offset)
+        batch = RecordBatch(CHANGELOG_BYTES)
+        batch.add(key, value)
+        (written,) = await self._write([(topic, partition, batch)])
+        return int(written.offset)
 
-    async def write_atomically(self, topic: str, partition: int, values: Iterable[tuple[bytes, bytes | None]]) -> int:
-        """Write all values in one record batch, in the log whole or not at all; returns the last one's offset."""
-        batch = self._producer.create_batch()
-        now = int(time.time() * 1000)
-        count = 0
-        for key, value in values:
-            if batch.append(key=key, value=value, timestamp=now) is None:
+    async def write_atomically(self, topic: str, values: Mapping[int, Values]) -> dict[int, int]:
+        """Write each partition's values in one record batch, in the log whole or not at all.
+
+        Returns the offset of each partition's first value. Raises RefusedError.
+        """
+        batches = []
+        for partition, pairs in values.items():
+            batch = batch_of(pairs, CHANGELOG_BYTES - BATCH_OVERHEAD)
+            if batch is None:
                 raise RefusedError(f"{topic}-{partition}: one checkpoint's changes exceed {CHANGELOG_BYTES} bytes")
-            count += 1
-        future = await self._producer.send_batch(batch, topic, partition=partition)
-        metadata = await self._acknowledged(topic, future)
-        return int(metadata.offset) + count - 1
+            batches.append((topic, partition, batch))
+        written = await self._write(batches)
+        return {partition: int(one.offset) for partition, one in zip(values, written, strict=True)}
 
-    def _batches(self, messages: list[Message]) -> Iterable[Any]:
-        now = int(time.time() * 1000)
-        batch = self._producer.create_batch()
-        size = 0
-        for key, value, headers in messages:
-            length = RECORD_OVERHEAD + (len(value) if value else 0) + (len(key) if key else 0)
-            for name, content in headers:
-                length += len(name) + len(content or b"")
-            if size and size + length > OUTPUT_BATCH_BYTES:
-                yield batch
-                batch, size = self._producer.create_batch(), 0
-            if batch.append(key=key, value=value, timestamp=now, headers=headers) is None:
-                raise RefusedError(f"a record of {length} bytes is too large to be written")
-            size += length
-        yield batch
+    async def _write(self, batches: Iterable[tuple[str, int, Any]]) -> list[Any]:
+        """Hand over all batches, so that they travel together, then wait for every acknowledgement."""
+        pending = [
+            (topic, await self._producer.send_batch(batch, topic, partition=partition))
+            for topic, partition, batch in batches
+        ]
+        return [await self._acknowledged(topic, future) for topic, future in pending]
 
     @staticmethod
     async def _acknowledged(topic: str, future: asyncio.Future[Any]) -> Any:

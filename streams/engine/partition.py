@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import heapq
+from collections.abc import Callable
 from itertools import count
 from typing import Any
 
@@ -26,13 +27,21 @@ class IntruderError(Exception):
 
 
 class Partition:
-    """State of one partition of `consent.changes` at `applied`: every record below that offset is in it."""
+    """State of one partition of `consent.changes` at `applied`: every record below that offset is in it.
+
+    It is ahead of the store while a checkpoint is being written. Whoever reads it then reads what the log says all the
+    same: should the checkpoint fail, the next owner comes to the same state from the same records.
+    """
 
     def __init__(self, number: int, store: BytesStore) -> None:
         self.number = number
         self.store = store
         self.applied = _read_meta(store, number)
         self._orgs: dict[int, Org | None] = {}
+        #: States that a checkpoint has made and not written to the store yet.
+        self._unwritten: dict[bytes, bytes] = {}
+        #: Called whenever `applied` has grown.
+        self.on_advance: Callable[[], None] = lambda: None
         self._waiters: list[tuple[int, int, asyncio.Future[None]]] = []
         self._ticket = count()
 
@@ -44,15 +53,22 @@ class Partition:
         return self._orgs[org_id]
 
     def states(self, keys: list[bytes]) -> dict[bytes, bytes | None]:
-        """What the store holds of each key."""
-        return dict(zip(keys, self.store.get_many(self.number, keys), strict=True))
+        """The state of each key at `applied`, None where there is none."""
+        found = dict(zip(keys, self.store.get_many(self.number, keys), strict=True))
+        if self._unwritten:
+            found.update((key, self._unwritten[key]) for key in keys if key in self._unwritten)
+        return found
+
+    def publish(self, view: View) -> None:
+        """A checkpoint's changes are applied: from here on they are what is read and decided on."""
+        self._unwritten = dict(view.changed())
+        self._orgs.update(view.orgs)
+        self.advance(view.applied)
 
     def commit(self, view: View, changelog_offset: int) -> None:
-        """Step 4 of a checkpoint: states, settings and position, in one atomic write; then whoever waits may go on."""
+        """Step 4 of a checkpoint: states, settings and position into the store, in one atomic write."""
         self.store.write(self.number, view.changed(), changelog_offset)
-        for org_id, org in view.orgs.items():
-            self._orgs[org_id] = org
-        self.advance(view.applied)
+        self._unwritten = {}
 
     def check_alone(self, changelog_offset: int) -> None:
         """Raise IntruderError unless the changelog held nothing but our own writes up to here."""
@@ -64,11 +80,14 @@ class Partition:
 
     def advance(self, applied: int) -> None:
         """Every record below `applied` is in the state now."""
-        self.applied = max(applied, self.applied)
-        while self._waiters and self._waiters[0][0] <= self.applied:
+        if applied <= self.applied:
+            return
+        self.applied = applied
+        while self._waiters and self._waiters[0][0] <= applied:
             _, _, future = heapq.heappop(self._waiters)
             if not future.done():
                 future.set_result(None)
+        self.on_advance()
 
     def reached(self, offset: int) -> asyncio.Future[None]:
         """A future that is done once every record below `offset` is in the state."""

@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 from streams import metrics
 from streams.engine.lane import Lane
@@ -15,30 +15,37 @@ from streams.engine.outputs import Outputs, Writer
 from streams.engine.partition import Partition
 from streams.engine.records import Batch, Record
 
-#: So many requests may wait for the state before no more are taken in.
+#: So many requests of a partition may wait for the state before no more are taken in.
 MOST_PARKED = 20_000
-#: So many are decided in one go: it takes about 10 ms in which the event loop does nothing else.
-MOST_AT_ONCE = 1_000
+#: About so many are decided before their decisions are written.
+MOST_AT_ONCE = 2_000
+#: So many are read and decided in one go: their data stays in the processor's cache, and others get their turn.
+CHUNK = 128
+
+
+#: A request, its question, and the position that it asks for by itself. (Plain tuples: there is one for each request.)
+Asked = tuple[Record, Any, int]
+#: A request's offset and its decision's body, None if it went to its home partition.
+Answered = tuple[int, bytes | None]
 
 
 @dataclass(slots=True)
 class Parked:
     """A request that waits: for the state to reach `needs`, at the latest until `deadline` (monotonic seconds)."""
 
-    record: Record
-    question: Any
+    asked: Asked
     needs: int
+    since: float
     deadline: float
     batch: Open
-    answer: bytes | None = None
 
 
 @dataclass(slots=True)
 class Open:
-    """A batch of which `left` requests are not answered yet."""
+    """A batch of which `parked` requests are not answered yet."""
 
     batch: Batch
-    left: int
+    parked: int = 0
 
 
 @dataclass(slots=True)
@@ -49,147 +56,189 @@ class Progress:
     high: int
     answered: frozenset[int] = field(default_factory=frozenset)
     #: Bodies of decisions whose audit was written but which were not, by the request's offset.
-    promised: dict[int, Any] = field(default_factory=dict)
+    promised: dict[int, bytes] = field(default_factory=dict)
 
     def header(self) -> bytes:
         return b"%d/%d" % (self.floor, self.high)
 
 
-Read = Callable[[Record, Outputs], Any]
-Limits = Callable[[Any], tuple[int | None, float]]
-Decide = Callable[[Partition, list[Parked], Progress], tuple[Outputs, Outputs]]
-Answered = Callable[[int, int, bytes | None], None]
-EndOf = Callable[[int], Awaitable[int]]
+class Clerk(Protocol):
+    """What is done with the requests of one partition: the agents' side of the fence."""
+
+    def read(self, records: list[Record], aside: Outputs) -> list[Asked]:
+        """The questions to be answered here. What else comes of the records goes `aside`."""
+
+    def patience(self, question: Any) -> float:
+        """Seconds that a question may wait for the state."""
+
+    def decide(
+        self,
+        partition: Partition,
+        asked: list[Asked],
+        progress: Progress,
+        out: Outputs,
+        aside: Outputs,
+        *,
+        behind: bool,
+    ) -> list[Answered]:
+        """Decide at one position of the state: audit records and decisions go `out`.
+
+        `behind`: the state is not where they need it, and their time is up.
+        """
+
+
+class Desk:
+    """The requests of one partition: which wait, which are being answered, how far all are answered."""
+
+    def __init__(self, partition: Partition, clerk: Clerk, progress: Progress) -> None:
+        self.partition = partition
+        self.progress = progress
+        self.parked: list[Parked] = []
+        self._clerk = clerk
+        self._batches: deque[Open] = deque()
+        self._answered: list[Answered] = []
+        #: Below this some requests were answered by an earlier owner.
+        self._new_from = max(progress.answered, default=progress.floor - 1) + 1
+
+    def accept(self, batch: Batch) -> tuple[Open, list[Record]]:
+        """A batch that arrived, and its records that are not answered yet."""
+        opened = Open(batch)
+        self._batches.append(opened)
+        records = batch.records
+        progress = self.progress
+        progress.high = max(progress.high, batch.next_offset)
+        if records and records[0].offset < self._new_from:
+            fresh = [r for r in records if r.offset >= progress.floor and r.offset not in progress.answered]
+            metrics.REPEATED.labels("eligibility.decisions").inc(len(records) - len(fresh))
+            records = fresh
+        return opened, records
+
+    def receive(self, opened: Open, records: list[Record], end: int, out: Outputs, aside: Outputs) -> None:
+        """Read requests that arrived before the changes ended at `end`; answer those that need not wait for it."""
+        applied = self.partition.applied
+        asked = self._clerk.read(records, aside)
+        ready = [one for one in asked if one[2] <= applied] if end <= applied else []
+        if len(ready) < len(asked):
+            now = time.monotonic()
+            for one in asked:
+                needs = max(end, one[2])
+                if needs > applied:
+                    self.parked.append(Parked(one, needs, now, now + self._clerk.patience(one[1]), opened))
+                    opened.parked += 1
+        self._answer(ready, out, aside)
+
+    def look_again(self, out: Outputs, aside: Outputs) -> None:
+        """Answer those whose wait is over."""
+        if not self.parked:
+            return
+        now, applied = time.monotonic(), self.partition.applied
+        over = [p for p in self.parked if p.needs <= applied or p.deadline <= now]
+        if not over:
+            return
+        self.parked = [p for p in self.parked if p.needs > applied and p.deadline > now]
+        metrics.FENCE_WAIT.observe(now - min(p.since for p in over))
+        for parked in over:
+            parked.batch.parked -= 1
+        self._answer([p.asked for p in over if p.needs <= applied], out, aside)
+        self._answer([p.asked for p in over if p.needs > applied], out, aside, behind=True)
+
+    def _answer(self, asked: list[Asked], out: Outputs, aside: Outputs, *, behind: bool = False) -> None:
+        if asked:
+            self._answered += self._clerk.decide(self.partition, asked, self.progress, out, aside, behind=behind)
+
+    def settle(self) -> list[Answered]:
+        """All that was answered is written: ack what is whole, in order, and return the answers.
+
+        A commit must never pass a request that still waits.
+        """
+        self.progress.floor = min((p.asked[0].offset for p in self.parked), default=self.progress.high)
+        while self._batches and not self._batches[0].parked:
+            self._batches.popleft().batch.done()
+        answered, self._answered = self._answered, []
+        return answered
+
+
+EndsOf = Callable[[Iterable[int]], Awaitable[Mapping[int, int]]]
+Tell = Callable[[int, list[Answered]], None]
 
 
 class RequestsLane(Lane):
-    """Answers a partition's requests.
+    """Answers the requests of all partitions.
 
-    Requests that arrive together share one question to the broker for the end of their `consent.changes` partition.
+    Requests that arrive together share one question to the broker for the ends of their `consent.changes` partitions.
     Each is answered once the state is that far (and at its `min_position`), or as `state_behind` when its time is up;
-    one that has to wait holds up none behind it. Audit records are acknowledged before their decisions are written: a
-    decision that anyone can see can be explained, and after a crash a decision that was only audited is written as it
-    was audited.
+    one that has to wait holds up none behind it. Decisions and their audit travel together; what a crash tears apart
+    is put together when the partition is opened again (see `resume`).
     """
 
-    def __init__(
-        self,
-        partition: Partition,
-        writer: Writer,
-        progress: Progress,
-        *,
-        end_of: EndOf,
-        read: Read,
-        limits: Limits,
-        decide: Decide,
-        answered: Answered,
-        **lane: Any,
-    ) -> None:
-        super().__init__(f"requests-{partition.number}", **lane)
-        self._partition = partition
+    def __init__(self, desks: Mapping[int, Desk], writer: Writer, *, ends_of: EndsOf, tell: Tell, **lane: Any) -> None:
+        super().__init__("requests", **lane)
+        self.desks = desks
         self._writer = writer
-        self._progress = progress
-        self._end_of = end_of
-        self._read = read
-        self._limits = limits
-        self._decide = decide
-        self._answered = answered
-        self._parked: list[Parked] = []
-        self._batches: deque[Open] = deque()
+        self._ends_of = ends_of
+        self._tell = tell
+        self._alarm: asyncio.TimerHandle | None = None
+        for desk in desks.values():
+            desk.partition.on_advance = self._advanced(desk)
+
+    def _advanced(self, desk: Desk) -> Callable[[], None]:
+        return lambda: self.wake() if desk.parked else None
 
     async def work(self) -> None:
-        await self._take_in()
-        if self._parked and not await self._wait():
-            return
-        now = time.monotonic()
-        applied = self._partition.applied
-        ready = [p for p in self._parked if p.needs <= applied or p.deadline <= now]
-        for first in range(0, len(ready), MOST_AT_ONCE):
-            if not self.closing:
-                await self._answer(ready[first : first + MOST_AT_ONCE])
-        if self._parked:
-            self._wakeup.set()
+        out, aside = Outputs(), Outputs()
+        for desk in self.desks.values():
+            desk.look_again(out, aside)
+        taken = self._take_in()
+        if taken:
+            asked_at = time.monotonic()
+            ends = await self._ends_of({desk.partition.number for desk, _, _ in taken})
+            metrics.FENCE_WAIT.observe(time.monotonic() - asked_at)
+            for desk, opened, records in taken:
+                end = ends[desk.partition.number]
+                for first in range(0, len(records), CHUNK):
+                    desk.receive(opened, records[first : first + CHUNK], end, out, aside)
+                    # The other lane and the consumer get their turn.
+                    await asyncio.sleep(0)
+        if await self._write(aside, "aside") and await self._write(out, "decisions"):
+            self._settle()
 
-    async def _take_in(self) -> None:
-        """Read what has arrived; it is parked until the state is where the log was then."""
-        fresh: list[Parked] = []
-        unreadable = Outputs()
-        while len(fresh) < MOST_AT_ONCE and len(self._parked) + len(fresh) < MOST_PARKED:
-            batch = self.take()
-            if batch is None:
-                break
-            opened = Open(batch, 0)
-            self._batches.append(opened)
-            for record in batch.records:
-                self._progress.high = max(self._progress.high, record.offset + 1)
-                if record.offset < self._progress.floor or record.offset in self._progress.answered:
-                    metrics.REPEATED.labels("eligibility.decisions").inc()
-                    continue
-                question = self._read(record, unreadable)
-                if question is not None:
-                    opened.left += 1
-                    fresh.append(Parked(record, question, 0, 0.0, opened))
-        if unreadable.by_place:
+    @property
+    def _has_room(self) -> bool:
+        return all(len(desk.parked) < MOST_PARKED for desk in self.desks.values())
+
+    def _take_in(self) -> list[tuple[Desk, Open, list[Record]]]:
+        """Waiting batches, enough to be decided in one go, unless too many wait for the state already."""
+        taken = []
+        count = 0
+        while self._has_room and count < MOST_AT_ONCE and (batch := self.take()) is not None:
+            desk = self.desks[batch.partition]
+            opened, records = desk.accept(batch)
+            taken.append((desk, opened, records))
+            count += len(records)
+        return taken
+
+    async def _write(self, outputs: Outputs, step: str) -> bool:
+        """Write, if there is anything; False if that must not be any more."""
+        if outputs.batches:
+            at = time.monotonic()
             if not await self.may_write():
-                return
-            await self._writer.write(unreadable)
-        if fresh:
-            end = await self._end_of(self._partition.number)
-            now = time.monotonic()
-            for parked in fresh:
-                least, wait = self._limits(parked.question)
-                parked.needs = end if least is None else max(end, least)
-                parked.deadline = now + wait
-            self._parked += fresh
-        self._finish()
+                return False
+            await self._writer.write(outputs)
+            metrics.STEP.labels("eligibility.requests", step).observe(time.monotonic() - at)
+        return True
 
-    async def _wait(self) -> bool:
-        """Until some request can be answered or more arrive; False if neither and the lane is closing."""
-        started = time.monotonic()
-        needed = min(p.needs for p in self._parked)
-        deadline = min(p.deadline for p in self._parked)
-        if needed > self._partition.applied and deadline > started:
-            reached = self._partition.reached(needed)
-            # With no room left an arrival changes nothing, and waiting for it would only spin.
-            event = self._wakeup if len(self._parked) < MOST_PARKED else self._closing
-            arrival: asyncio.Future[Any] = asyncio.ensure_future(event.wait())
-            both: set[asyncio.Future[Any]] = {reached, arrival}
-            await asyncio.wait(both, timeout=deadline - started, return_when=asyncio.FIRST_COMPLETED)
-            reached.cancel()
-            arrival.cancel()
-        metrics.FENCE_WAIT.observe(time.monotonic() - started)
-        return not self.closing
-
-    async def _answer(self, ready: list[Parked]) -> None:
-        """One checkpoint: decide at one position of the state, audit, then publish; then the batches can be acked."""
-        first, second = self._decide(self._partition, ready, self._progress)
-        at = time.monotonic()
-        if not await self.may_write():
-            return
-        await self._writer.write(first)
-        at = _observe("audit", at)
-        if not await self.may_write():
-            return
-        await self._writer.write(second)
-        _observe("decisions", at)
-        answered = set(map(id, ready))
-        self._parked = [p for p in self._parked if id(p) not in answered]
-        for parked in ready:
-            parked.batch.left -= 1
-            self._answered(self._partition.number, parked.record.offset, parked.answer)
-        self._progress.floor = min((p.record.offset for p in self._parked), default=self._progress.high)
-        metrics.BATCH.labels("eligibility.requests").observe(len(ready))
-        metrics.CHECKPOINT_AT.labels(self._partition.number).set_to_current_time()
-        self._finish()
-
-    def _finish(self) -> None:
-        """Ack what is whole, in order: a commit must never pass a request that still waits."""
-        while self._batches and not self._batches[0].left:
-            self._batches.popleft().batch.done()
-
-
-def _observe(step: str, since: float) -> float:
-    now = time.monotonic()
-    metrics.STEP.labels("eligibility.requests", step).observe(now - since)
-    return now
-
+    def _settle(self) -> None:
+        for number, desk in self.desks.items():
+            answered = desk.settle()
+            if answered:
+                self._tell(number, answered)
+                metrics.BATCH.labels("eligibility.requests").observe(len(answered))
+                metrics.CHECKPOINT_AT.labels(number).set_to_current_time()
+        if self._alarm is not None:
+            self._alarm.cancel()
+            self._alarm = None
+        deadline = min((p.deadline for desk in self.desks.values() for p in desk.parked), default=None)
+        if deadline is not None:
+            self._alarm = asyncio.get_running_loop().call_at(deadline, self.wake)
+        if self._waiting and self._has_room:
+            self.wake()

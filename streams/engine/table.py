@@ -16,9 +16,14 @@ from faust import Table
 from faust.stores import rocksdb
 
 #: One cache and one write buffer for all partitions of a process: memory does not grow with either count.
-BLOCK_CACHE_BYTES = 16 << 20
+BLOCK_CACHE_BYTES = 8 << 20
 WRITE_BUFFERS_BYTES = 16 << 20
 WRITE_BUFFER_BYTES = 4 << 20
+#: States as they were last read or written, for customers that are soon asked about again: looking a state up here
+#: costs a twentieth of what it costs in RocksDB.
+RECENT_BYTES = 24 << 20
+#: What one of them takes besides its value: two objects' heads, its key, its place in a dictionary.
+RECENT_OVERHEAD = 200
 #: Ten bits per key make one false read in a hundred; most keys of a batch exist anyway.
 BLOOM_BITS = 10
 
@@ -57,6 +62,30 @@ _WRITE = rocksdict.WriteOptions()
 _WRITE.disable_wal = True
 
 
+class _Recent:
+    """The values of one partition that were read lately, within a number of bytes; the oldest make room."""
+
+    __slots__ = ("_room", "values")
+
+    def __init__(self, room: int) -> None:
+        self._room = room
+        self.values: dict[bytes, bytes] = {}
+
+    def add(self, key: bytes, value: bytes) -> None:
+        self.values[key] = value
+        self._room -= len(value) + RECENT_OVERHEAD
+        while self._room < 0:
+            self._room += len(self.values.pop(next(iter(self.values)))) + RECENT_OVERHEAD
+
+    def replace(self, key: bytes, value: bytes | None) -> None:
+        """Keep up with a write; a value that was not read lately is not worth the room."""
+        known = self.values.pop(key, None)
+        if known is not None:
+            self._room += len(known) + RECENT_OVERHEAD
+            if value is not None:
+                self.add(key, value)
+
+
 class BytesStore(rocksdb.Store):  # type: ignore[misc]
     """One RocksDB per partition; every write carries the changelog offset that it brings the partition to."""
 
@@ -65,20 +94,34 @@ class BytesStore(rocksdb.Store):  # type: ignore[misc]
         self.rocksdb_options = _RocksOptions()
         #: The changelog offset of each open partition, so that the hot path need not read it back.
         self._offsets: dict[int, int] = {}
+        self._recent: dict[int, _Recent] = {}
 
     def get_many(self, partition: int, keys: list[bytes]) -> list[bytes | None]:
         """The value of each key, None where there is none."""
-        found: list[bytes | None] = self._db_for_partition(partition).get(keys)
+        recent = self._recent.get(partition)
+        if recent is None:
+            recent = self._recent[partition] = _Recent(RECENT_BYTES // self.table.partitions)
+        found: list[bytes | None] = list(map(recent.values.get, keys))
+        missing = [key for key, value in zip(keys, found, strict=True) if value is None]
+        if missing:
+            stored = dict(zip(missing, self._db_for_partition(partition).get(missing), strict=True))
+            found = [stored[key] if value is None else value for key, value in zip(keys, found, strict=True)]
+            for key, value in stored.items():
+                if value is not None:
+                    recent.add(key, value)
         return found
 
     def write(self, partition: int, values: Iterable[tuple[bytes, bytes | None]], offset: int) -> None:
         """Put values (None deletes) and the changelog offset of the last of them, whole or not at all."""
+        recent = self._recent.get(partition)
         batch = rocksdict.WriteBatch(raw_mode=True)
         for key, value in values:
             if value is None:
                 batch.delete(key)
             else:
                 batch.put(key, value)
+            if recent is not None:
+                recent.replace(key, value)
         batch.put(self.offset_key, b"%d" % offset)
         self._db_for_partition(partition).write(batch, _WRITE)
         self._offsets[partition] = offset
@@ -106,6 +149,7 @@ class BytesStore(rocksdb.Store):  # type: ignore[misc]
 
     def _close(self, partition: int) -> None:
         self._offsets.pop(partition, None)
+        self._recent.pop(partition, None)
         db = self._dbs.pop(partition, None)
         if db is not None:
             with suppress(rocksdict.DbClosedError):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
@@ -38,14 +38,17 @@ class LogReader:
             await self._ends.stop()
 
     async def end(self, topic: str, partition: int) -> int:
-        """The offset behind the last record that the log holds, transactions that are not decided yet included.
+        """The offset behind the last record that a partition holds, see `ends`."""
+        return (await self.ends(topic, [partition]))[partition]
+
+    async def ends(self, topic: str, partitions: Iterable[int]) -> Mapping[int, int]:
+        """The offset behind the last record of each partition, transactions that are not decided yet included.
 
         A commit is acknowledged before its markers are written, so the last stable offset may still be below records
         that a producer knows to be committed: a fence there could miss them.
         """
-        tp = TopicPartition(topic, partition)
-        ends = await self._ends.end_offsets([tp])
-        return int(ends[tp])
+        ends = await self._ends.end_offsets([TopicPartition(topic, partition) for partition in partitions])
+        return {tp.partition: int(end) for tp, end in ends.items()}
 
     async def beginning(self, topic: str, partition: int) -> int:
         """The offset of the first record that the log still has."""

@@ -8,6 +8,7 @@ from collections import Counter
 from streams import topics
 from streams.config import Config
 from streams.engine.core import Engine
+from streams.engine.requests import Answered
 
 
 class Answers:
@@ -19,20 +20,23 @@ class Answers:
         self._early: dict[tuple[int, int], bytes | None] = {}
         self._waiting: dict[tuple[int, int], asyncio.Future[bytes | None]] = {}
 
-    def on_answer(self, partition: int, offset: int, body: bytes | None) -> None:
-        """A request is answered; it may be before its writer was told its offset."""
-        future = self._waiting.pop((partition, offset), None)
-        if future is not None:
-            if not future.done():
-                future.set_result(body)
-        elif self._pending[partition]:
-            self._early[partition, offset] = body
+    def on_answers(self, partition: int, answers: list[Answered]) -> None:
+        """Requests are answered; it may be before their writer was told their offsets."""
+        if not self._waiting and not self._pending[partition]:
+            return
+        for offset, body in answers:
+            future = self._waiting.pop((partition, offset), None)
+            if future is not None:
+                if not future.done():
+                    future.set_result(body)
+            elif self._pending[partition]:
+                self._early[partition, offset] = body
 
     async def ask(self, engine: Engine, partition: int, key: bytes, value: bytes, patience_s: float) -> bytes | None:
         """The decision on one request. Raises TimeoutError; the request stays in the log and will be answered there."""
         self._pending[partition] += 1
         try:
-            offset = await engine.writer.append(self._topic, partition, key, value)
+            offset = await engine.requests_writer.append(self._topic, partition, key, value)
         finally:
             self._pending[partition] -= 1
             early, self._early = self._early, ({} if not +self._pending else self._early)

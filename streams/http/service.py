@@ -101,26 +101,26 @@ class Service:
         found = self._engine.partitions.get(number)
         if found is None:
             return await self._pass_on(number, request)
-        await self._catch_up(found.state)
-        org = found.state.org(org_id)
+        await self._catch_up(found)
+        org = found.org(org_id)
         if org is None:
             return _problem(404, f"no settings are in force for org {org_id}")
-        document = customer_document(found.state, org, org_id, customer_id)
+        document = customer_document(found, org, org_id, customer_id)
         if document is None:
             return _problem(404, f"customer {customer_id!r} of org {org_id} is unknown")
         return _json(document)
 
     async def _catch_up(self, partition: Partition) -> None:
         """Who has just published wants to see it: wait for the log's end, but answer with what there is after that."""
-        end = await self._engine.end_of_changes(partition.number)
-        await asyncio.wait([partition.reached(end)], timeout=self._config.max_wait_ms / 1000)
+        ends = await self._engine.ends_of_changes([partition.number])
+        await asyncio.wait([partition.reached(ends[partition.number])], timeout=self._config.max_wait_ms / 1000)
 
     async def _settings(self, org_id: int, request: Request) -> Response:
         versions = {}
         newest = None
-        for number, open_partition in sorted(self._engine.partitions.items()):
-            await self._catch_up(open_partition.state)
-            org = open_partition.state.org(org_id)
+        for number, partition in sorted(self._engine.partitions.items()):
+            await self._catch_up(partition)
+            org = partition.org(org_id)
             if org is not None:
                 versions[str(number)] = org.version
                 newest = org if newest is None or org.version > newest.version else newest
