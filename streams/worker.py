@@ -77,9 +77,6 @@ def _tune_memory() -> None:
         libc.mallopt(M_TRIM_THRESHOLD, 32 << 20)
         # RocksDB's threads would each keep an arena of their own.
         libc.mallopt(M_ARENA_MAX, 2)
-    # The consumer's thread needs the interpreter for moments only, again and again: at the default of 5 ms each of
-    # them would wait for most of a checkpoint.
-    sys.setswitchinterval(0.0005)
     gc.collect()
     gc.freeze()
     gc.set_threshold(100_000, 20, 50)

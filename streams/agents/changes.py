@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import time
 from collections import Counter
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from schemas.events import EVENTS, ConsentChanged
@@ -31,7 +33,7 @@ class Changes:
         self._scribe = scribe
         self._partitions = partitions
         self._max_bytes = max_bytes
-        #: Broker timestamps of the opt-outs, and outcomes of the records, of the checkpoint in hand.
+        #: Broker timestamps of the opt-outs, and outcomes of the records, that no checkpoint has taken yet.
         self._opt_outs: list[int] = []
         self._outcomes: Counter[str] = Counter()
 
@@ -68,15 +70,11 @@ class Changes:
         self._scribe.forward(out, record, home)
         return False
 
-    def checkpointed(self) -> None:
-        """What was applied is in force: count it, and time its opt-outs from the broker's timestamp to here."""
-        now = time.time()
-        for written_at in self._opt_outs:
-            metrics.ENFORCEMENT.observe(max(0.0, now - written_at / 1000))
-        self._opt_outs.clear()
-        for outcome, count in self._outcomes.items():
-            metrics.RECORDS.labels(_NAME, outcome).inc(count)
-        self._outcomes.clear()
+    def checkpoint(self) -> Callable[[], None]:
+        """Everything applied since the last call is being made to last; what this returns is called when it is."""
+        counted = partial(_count, self._opt_outs, self._outcomes)
+        self._opt_outs, self._outcomes = [], Counter()
+        return counted
 
     def _read(self, record: Record, key: bytes) -> tuple[dict[str, Any], bytes]:
         """The event, and the input as its audit record holds it. Raises UnreadableError."""
@@ -143,3 +141,12 @@ class Changes:
         metrics.SETTINGS.labels(org_id, self._scribe.partition).set(version)
         body = change_audit(self._scribe.partition, record.offset, raw, version, (outcome, reason, []))
         self._scribe.audit(out, record, body)
+
+
+def _count(opt_outs: list[int], outcomes: Counter[str]) -> None:
+    """What was applied is in force for good: count it, and time its opt-outs from the broker's timestamp to here."""
+    now = time.time()
+    for written_at in opt_outs:
+        metrics.ENFORCEMENT.observe(max(0.0, now - written_at / 1000))
+    for outcome, count in outcomes.items():
+        metrics.RECORDS.labels(_NAME, outcome).inc(count)

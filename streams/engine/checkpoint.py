@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from streams import metrics
@@ -13,6 +14,8 @@ from streams.engine.outputs import Outputs, Writer
 from streams.engine.partition import Partition, View
 from streams.engine.records import Batch, Record
 
+#: So many changes are applied in one go, about 10 ms in which nothing else happens.
+APPLY_AT_ONCE = 250
 #: A checkpoint ends early at this size of a changelog batch, far below the limit that only one huge state may reach.
 CHANGELOG_SOFT_BYTES = 4 << 20
 
@@ -26,19 +29,33 @@ class Applier(Protocol):
     def apply(self, view: View, record: Record, out: Outputs) -> None:
         """Apply one record to the view, and add what it causes."""
 
-    def checkpointed(self) -> None:
-        """Everything applied so far is in force for good."""
+    def checkpoint(self) -> Callable[[], None]:
+        """Everything applied since the last call is being made to last; what this returns is called when it is."""
+
+
+@dataclass(slots=True)
+class Checkpoint:
+    """What is applied and goes into the log together."""
+
+    outputs: Outputs = field(default_factory=Outputs)
+    partitions: set[int] = field(default_factory=set)
+    batches: list[Batch] = field(default_factory=list)
+    records: int = 0
+    bytes: int = 0
+    since: float = field(default_factory=time.monotonic)
 
 
 class ChangesLane(Lane):
-    """Applies changes in checkpoints of five steps, over all partitions that have some:
+    """Applies changes, and makes them last in checkpoints of five steps, over all partitions that have some:
 
-    1. read the states of the records' keys, in one multi-get per partition;
+    1. read the states of the records' keys, in one multi-get per partition and fetch;
     2. apply each record: pure functions, no await; requests are decided on the new states from here on;
     3. write outputs, then the changelog (a partition's states and position in one record batch), each acknowledged
        before the next;
     4. write states, position and changelog offset to the store, atomically;
     5. ack the batches; the commit follows.
+
+    While one checkpoint is in steps 3 to 5, what arrives is applied already and makes up the next.
 
     What is in the changelog has all its outputs in their topics. So after a crash the position in the state says which
     records are done, and what the one unfinished checkpoint already wrote is found at its topics' ends and is not
@@ -58,87 +75,129 @@ class ChangesLane(Lane):
         self._writer = writer
         self._changelog = changelog
         self._most_records = most_records
+        self._next = Checkpoint()
+        #: Set whenever a checkpoint goes into writing, and when none will any more.
+        self._moved = asyncio.Event()
+        self._writing: asyncio.Task[None] | None = None
+        self._writing_since: float | None = None
+        self._broken = False
 
     async def work(self) -> None:
-        started = time.monotonic()
-        batches, todo = self._take_in()
-        while any(todo.values()):
-            if self.closing or not await self._checkpoint(todo):
+        while (batch := self.take()) is not None:
+            if not await self._apply(batch):
                 return
-        for batch in batches:
-            partition, _ = self._partitions[batch.partition]
-            # Behind the last record there may be transaction markers.
-            partition.advance(batch.next_offset)
-            batch.done()
-            metrics.CHECKPOINT_AT.labels(batch.partition).set_to_current_time()
-        if batches:
-            _observe("total", started)
-        if self._waiting:
-            self.wake()
+            # The other lane and the consumer get their turn.
+            await asyncio.sleep(0)
 
-    def _take_in(self) -> tuple[list[Batch], dict[int, list[Record]]]:
-        """Waiting batches, enough for one checkpoint, and their records that are not in the state yet."""
-        batches: list[Batch] = []
-        todo: dict[int, list[Record]] = {}
-        count = 0
-        while count < self._most_records and (batch := self.take()) is not None:
-            batches.append(batch)
-            records = batch.records
-            metrics.BATCH.labels("consent.changes").observe(len(records))
-            applied = self._partitions[batch.partition][0].applied
-            if records and records[0].offset < applied:
-                records = [record for record in records if record.offset >= applied]
-            todo.setdefault(batch.partition, []).extend(records)
-            count += len(records)
-        return batches, todo
+    async def close(self) -> None:
+        """Stop applying, and write what is applied."""
+        await super().close()
+        if self._writing is not None:
+            await asyncio.wait([self._writing])
 
-    async def _checkpoint(self, todo: dict[int, list[Record]]) -> bool:
-        """One checkpoint over as many of the records as fit, which are taken out; False if the lane must close."""
-        outputs = Outputs()
-        views = await self._apply(todo, outputs)
+    def busy_for(self) -> float:
+        """Seconds since the oldest change that is not written yet was applied, or the work in hand began."""
+        writing = 0.0 if self._writing_since is None else time.monotonic() - self._writing_since
+        return max(writing, super().busy_for())
+
+    async def _apply(self, batch: Batch) -> bool:
+        """Steps 1 and 2 for a batch, in as many parts as checkpoints need; False if the lane must end."""
+        metrics.BATCH.labels("consent.changes").observe(len(batch.records))
+        partition, applier = self._partitions[batch.partition]
+        todo = batch.records
+        if todo and todo[0].offset < partition.applied:
+            todo = [record for record in todo if record.offset >= partition.applied]
+        while todo:
+            if not await self._has_room():
+                return False
+            done = self._apply_some(partition, applier, todo)
+            todo = todo[done:]
+            await asyncio.sleep(0)
+        # Behind the last record there may be transaction markers.
+        partition.advance(batch.next_offset)
+        self._next.batches.append(batch)
+        self._start_writing()
+        return True
+
+    async def _has_room(self) -> bool:
+        """Wait while the next checkpoint is full; False if the lane must end."""
+        while self._next.records >= self._most_records or self._next.bytes >= CHANGELOG_SOFT_BYTES:
+            self._moved.clear()
+            self._start_writing()
+            if self._broken or self.closing:
+                return False
+            await self._moved.wait()
+        return True
+
+    def _apply_some(self, partition: Partition, applier: Applier, records: list[Record]) -> int:
+        """Apply records until the next checkpoint is full, or for long enough; returns how many."""
+        at = time.monotonic()
+        checkpoint = self._next
+        records = records[: min(APPLY_AT_ONCE, self._most_records - checkpoint.records)]
+        view = View(partition, applier.keys_of(records))
+        at = _observe("read", at)
+        done = 0
+        for record in records:
+            applier.apply(view, record, checkpoint.outputs)
+            view.applied = record.offset + 1
+            done += 1
+            if checkpoint.bytes + view.size >= CHANGELOG_SOFT_BYTES:
+                break
+        partition.publish(view)
+        checkpoint.partitions.add(partition.number)
+        checkpoint.records += done
+        checkpoint.bytes += view.size
+        _observe("apply", at)
+        return done
+
+    def _start_writing(self) -> None:
+        if self._writing is None and not self._broken:
+            self._writing = asyncio.create_task(self._write_all(), name="checkpoint")
+
+    async def _write_all(self) -> None:
+        """Write checkpoints until nothing is left that was applied."""
+        try:
+            while self._next.batches or self._next.records:
+                checkpoint, self._next = self._next, Checkpoint()
+                self._writing_since = checkpoint.since
+                self._moved.set()
+                if not await self._write(checkpoint):
+                    self._broken = True
+                    return
+        except Exception as exc:
+            self._broken = True
+            self._on_error(exc)
+        finally:
+            self._writing = self._writing_since = None
+            self._moved.set()
+
+    async def _write(self, checkpoint: Checkpoint) -> bool:
+        """Steps 3 to 5; False if the partitions are not ours any more."""
+        # What is applied from here on belongs to the next checkpoint.
+        places = [self._partitions[number] for number in sorted(checkpoint.partitions)]
+        changed = {partition.number: partition.begin_write() for partition, _ in places}
+        finished = [applier.checkpoint() for _, applier in places]
         at = time.monotonic()
         if not await self.may_write():
             return False
-        await self._writer.write(outputs)
+        await self._writer.write(checkpoint.outputs)
         at = _observe("outputs", at)
         if not await self.may_write():
             return False
-        changed = {view.partition.number: view.changed() for view in views}
         offsets = await self._writer.write_atomically(self._changelog, changed)
         at = _observe("changelog", at)
-        for view in views:
-            number = view.partition.number
-            view.partition.check_alone(offsets[number] - 1)
-            view.partition.commit(view, offsets[number] + len(changed[number]) - 1)
-            self._partitions[number][1].checkpointed()
+        for partition, _ in places:
+            first = offsets[partition.number]
+            partition.check_alone(first - 1)
+            partition.commit(first + len(changed[partition.number]) - 1)
+        for finish in finished:
+            finish()
         _observe("store", at)
+        for batch in checkpoint.batches:
+            batch.done()
+            metrics.CHECKPOINT_AT.labels(batch.partition).set_to_current_time()
+        _observe("total", checkpoint.since)
         return True
-
-    async def _apply(self, todo: dict[int, list[Record]], outputs: Outputs) -> list[View]:
-        """Steps 1 and 2: each partition with records gets its share of the checkpoint."""
-        busy = [number for number, records in todo.items() if records]
-        share = max(1, self._most_records // len(busy))
-        views = []
-        for number in busy:
-            at = time.monotonic()
-            partition, applier = self._partitions[number]
-            records = todo[number][:share]
-            view = View(partition, applier.keys_of(records))
-            at = _observe("read", at)
-            done = 0
-            for record in records:
-                applier.apply(view, record, outputs)
-                view.applied = record.offset + 1
-                done += 1
-                if view.size >= CHANGELOG_SOFT_BYTES:
-                    break
-            del todo[number][:done]
-            partition.publish(view)
-            views.append(view)
-            _observe("apply", at)
-            # The other lane and the consumer get their turn.
-            await asyncio.sleep(0)
-        return views
 
 
 def _observe(step: str, since: float) -> float:

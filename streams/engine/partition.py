@@ -29,7 +29,7 @@ class IntruderError(Exception):
 class Partition:
     """State of one partition of `consent.changes` at `applied`: every record below that offset is in it.
 
-    It is ahead of the store while a checkpoint is being written. Whoever reads it then reads what the log says all the
+    It is ahead of the store until the checkpoint is written. Whoever reads it then reads what the log says all the
     same: should the checkpoint fail, the next owner comes to the same state from the same records.
     """
 
@@ -38,7 +38,8 @@ class Partition:
         self.store = store
         self.applied = _read_meta(store, number)
         self._orgs: dict[int, Org | None] = {}
-        #: States that a checkpoint has made and not written to the store yet.
+        #: What was applied and is not in the store yet: by the checkpoint that is being written, and by the next one.
+        self._writing: dict[bytes, bytes] = {}
         self._unwritten: dict[bytes, bytes] = {}
         #: Called whenever `applied` has grown.
         self.on_advance: Callable[[], None] = lambda: None
@@ -55,20 +56,27 @@ class Partition:
     def states(self, keys: list[bytes]) -> dict[bytes, bytes | None]:
         """The state of each key at `applied`, None where there is none."""
         found = dict(zip(keys, self.store.get_many(self.number, keys), strict=True))
-        if self._unwritten:
-            found.update((key, self._unwritten[key]) for key in keys if key in self._unwritten)
+        for newer in (self._writing, self._unwritten):
+            if newer:
+                found.update((key, newer[key]) for key in keys if key in newer)
         return found
 
     def publish(self, view: View) -> None:
-        """A checkpoint's changes are applied: from here on they are what is read and decided on."""
-        self._unwritten = dict(view.changed())
+        """Some records are applied: from here on their changes are what is read and decided on."""
+        self._unwritten.update(view.changed())
         self._orgs.update(view.orgs)
         self.advance(view.applied)
 
-    def commit(self, view: View, changelog_offset: int) -> None:
+    def begin_write(self) -> list[tuple[bytes, bytes]]:
+        """Keys and values of everything applied since the last call, for the changelog; the position last."""
+        self._writing, self._unwritten = self._unwritten, {}
+        self._writing[META_KEY] = _write_meta(self.applied)
+        return list(self._writing.items())
+
+    def commit(self, changelog_offset: int) -> None:
         """Step 4 of a checkpoint: states, settings and position into the store, in one atomic write."""
-        self.store.write(self.number, view.changed(), changelog_offset)
-        self._unwritten = {}
+        self.store.write(self.number, self._writing.items(), changelog_offset)
+        self._writing = {}
 
     def check_alone(self, changelog_offset: int) -> None:
         """Raise IntruderError unless the changelog held nothing but our own writes up to here."""
@@ -111,7 +119,6 @@ class View:
         self._states: dict[bytes, State | None] = {}
         self._changed: dict[bytes, State] = {}
         self._documents: dict[bytes, bytes] = {}
-        self._encoded: list[tuple[bytes, bytes]] | None = None
 
     def knows(self, key: bytes) -> bool:
         """Whether the store holds the key, which it only does in the key's home partition."""
@@ -140,12 +147,9 @@ class View:
         self.orgs[org_id] = Org(settings)
         self.size += len(document)
 
-    def changed(self) -> list[tuple[bytes, bytes]]:
-        """Keys and values for the changelog and the store; the partition's own record last."""
-        if self._encoded is None:
-            states = [(key, state.encode()) for key, state in self._changed.items()]
-            self._encoded = [*states, *self._documents.items(), (META_KEY, _write_meta(self.applied))]
-        return self._encoded
+    def changed(self) -> dict[bytes, bytes]:
+        """Values of the states and settings that changed, by key."""
+        return {**{key: state.encode() for key, state in self._changed.items()}, **self._documents}
 
 
 def _write_meta(applied: int) -> bytes:

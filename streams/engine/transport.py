@@ -17,6 +17,7 @@ from aiokafka.structs import OffsetAndMetadata, TopicPartition
 from faust.assignor.partition_assignor import PartitionAssignor
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP, ConsumerMessage
+from mode.utils.futures import maybe_async
 
 from streams.engine.records import Batch, Record
 
@@ -43,10 +44,34 @@ class Fetched(dict[TP, list[Any]]):
 
 
 class ConsumerThread(driver.AIOKafkaConsumerThread):
-    """The thread that talks to the broker; everything here runs on its event loop."""
+    """What talks to the broker: in Faust a thread with an event loop of its own, here a task on the worker's loop.
+
+    Two threads take turns at the interpreter, and every hop between them waits for such a turn: several milliseconds
+    for a record under load. No step of the engine holds the loop for longer than some ten milliseconds, which a
+    heartbeat can wait for.
+    """
 
     #: Until when (monotonic seconds) the group surely counts us as a member.
     lease_until = 0.0
+    _serving: asyncio.Task[None]
+
+    async def start(self) -> None:
+        self._thread_started.set()
+        self._thread_running = self.parent_loop.create_future()
+        self._serving = asyncio.create_task(self._serve(), name="consumer")
+        await self._thread_running
+
+    async def stop(self) -> None:
+        if self._started.is_set():
+            await super().stop()
+            await asyncio.wait([self._serving])
+
+    async def _gather_remaining_tasks(self) -> None:
+        """Nothing: the loop is not ours alone."""
+
+    async def call_thread(self, fun: Any, *args: Any, **kwargs: Any) -> Any:
+        """The call itself: there is no other thread that could make it."""
+        return await maybe_async(fun(*args, **kwargs))
 
     async def on_start(self) -> None:
         await super().on_start()
@@ -149,7 +174,7 @@ class Consumer(driver.Consumer):
         self._cursor: dict[TP, int] = {}
 
     def _new_consumer_thread(self) -> ConsumerThread:
-        return ConsumerThread(self, loop=self.loop, beacon=self.beacon)
+        return ConsumerThread(self, loop=self.loop, thread_loop=self.loop, beacon=self.beacon)
 
     async def getmany(self, timeout: float) -> AsyncIterator[tuple[TP, ConsumerMessage]]:  # noqa: ASYNC109
         """One message per fetched partition: a batch of a source topic, or the last record of a restored changelog."""
@@ -217,7 +242,7 @@ class Consumer(driver.Consumer):
             if place in consumer.assignment():
                 (consumer.pause if full else consumer.resume)(place)
 
-        self._thread.thread_loop.call_soon_threadsafe(change)
+        self._thread.thread_loop.call_soon(change)
 
     @property
     def holds_lease(self) -> bool:
