@@ -146,13 +146,15 @@ def _add_agents(app: App, config: Config) -> None:
 
     async def apply_changes(stream: Any) -> None:
         async for event in stream.noack().events():
-            event.value.event = event
-            engine.put_change(event.value)
+            for batch in event.value:
+                engine.put_change(batch)
+            event.ack()
 
     async def decide_requests(stream: Any) -> None:
         async for event in stream.noack().events():
-            event.value.event = event
-            engine.put_request(event.value)
+            for batch in event.value:
+                engine.put_request(batch)
+            event.ack()
 
     for name, agent in ((topics.CHANGES.name, apply_changes), (topics.REQUESTS.name, decide_requests)):
         source = app.topic(config.topic(name), value_serializer="raw", key_serializer="raw")

@@ -2,7 +2,19 @@
 
 from __future__ import annotations
 
+from functools import cache
+from typing import TypeVar
+
 from prometheus_client import Counter, Gauge, Histogram
+
+_Metric = TypeVar("_Metric", Counter, Gauge, Histogram)
+
+
+@cache
+def of(metric: _Metric, *labels: str | int) -> _Metric:
+    """The metric for these labels; finding it costs more than counting, so it is found once."""
+    return metric.labels(*labels)
+
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 _RECORDS = (1, 10, 50, 100, 250, 500, 1_000, 2_500, 5_000)

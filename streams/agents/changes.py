@@ -138,7 +138,7 @@ class Changes:
             view.put_org(org_id, settings)
             outcome, reason = "settings_applied", None
         self._outcomes[reason or outcome] += 1
-        metrics.SETTINGS.labels(org_id, self._scribe.partition).set(version)
+        metrics.of(metrics.SETTINGS, org_id, self._scribe.partition).set(version)
         body = change_audit(self._scribe.partition, record.offset, raw, version, (outcome, reason, []))
         self._scribe.audit(out, record, body)
 
@@ -149,4 +149,4 @@ def _count(opt_outs: list[int], outcomes: Counter[str]) -> None:
     for written_at in opt_outs:
         metrics.ENFORCEMENT.observe(max(0.0, now - written_at / 1000))
     for outcome, count in outcomes.items():
-        metrics.RECORDS.labels(_NAME, outcome).inc(count)
+        metrics.of(metrics.RECORDS, _NAME, outcome).inc(count)

@@ -95,7 +95,7 @@ class Eligibility:
         home = partition_of(record.key or b"", self._partitions)
         if home == self._scribe.partition or was_forwarded(record):
             return False
-        metrics.RECORDS.labels(_NAME, "misrouted").inc()
+        metrics.of(metrics.RECORDS, _NAME, "misrouted").inc()
         self._scribe.forward(out, record, home)
         return True
 
@@ -107,7 +107,7 @@ class Eligibility:
             document = _document_of(record)
         request_id = None if document is None else document.get("request_id")
         if document is None or not isinstance(request_id, str) or not 1 <= len(request_id) <= 128:
-            metrics.RECORDS.labels(_NAME, "dead_letter").inc()
+            metrics.of(metrics.RECORDS, _NAME, "dead_letter").inc()
             return None
         return Unread(document)
 
@@ -162,9 +162,9 @@ class Eligibility:
                 self._scribe.audit(out, record, audit, mark)
             self._scribe.decision(out, record, body, mark)
             answers.append((offset, body))
-        metrics.RECORDS.labels(_NAME, "decided").inc(reasons.total())
+        metrics.of(metrics.RECORDS, _NAME, "decided").inc(reasons.total())
         for reason, count in reasons.items():
-            metrics.DECISIONS.labels(reason).inc(count)
+            metrics.of(metrics.DECISIONS, reason).inc(count)
         return answers
 
     @staticmethod

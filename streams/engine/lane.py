@@ -9,8 +9,10 @@ from collections.abc import Callable
 
 from streams.engine.records import Batch
 
-#: So many batches of a partition may wait in a lane before it is no longer fetched; fetching resumes at half of that.
-FULL = 2
+#: So many records of a partition may wait in a lane before it is no longer fetched; below half of that it is again.
+#: More than one fetch brings at most, so that only a lane that cannot keep up holds anything back: a partition that was
+#: held back has to wait for the next fetch request.
+FULL = 4_000
 #: Pause between two looks at whether the group has heard of us again.
 LEASE_POLL_S = 0.02
 
@@ -46,8 +48,9 @@ class Lane:
     def put(self, batch: Batch) -> None:
         """Queue a batch; never blocks."""
         self._waiting.append(batch)
-        self._queued[batch.partition] += 1
-        if self._queued[batch.partition] >= FULL:
+        before = self._queued[batch.partition]
+        self._queued[batch.partition] = before + len(batch.records)
+        if before < FULL <= self._queued[batch.partition]:
             self._pressure(batch.partition, True)
         self.wake()
 
@@ -56,8 +59,10 @@ class Lane:
         if not self._waiting:
             return None
         batch = self._waiting.popleft()
-        self._queued[batch.partition] -= 1
-        if self._queued[batch.partition] == FULL // 2:
+        before = self._queued[batch.partition]
+        self._queued[batch.partition] = before - len(batch.records)
+        # Pressure that was put on is let off; where none was, that does no harm.
+        if before >= FULL // 2 > self._queued[batch.partition]:
             self._pressure(batch.partition, False)
         return batch
 

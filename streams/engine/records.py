@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 Headers = Sequence[tuple[str, bytes]]
 
@@ -36,15 +36,15 @@ class Batch:
     """Records of one partition, in order, as one fetch brought them.
 
     `next_offset` is the consumer's position behind them: every record below it is in this batch or an earlier one,
-    transaction markers and compacted gaps included. `event` is Faust's, to be acked when all of it is done.
+    transaction markers and compacted gaps included. `on_done` is told when all of it is done.
     """
 
     partition: int
     records: list[Record]
     next_offset: int
-    event: Any = field(default=None, repr=False)
+    on_done: Callable[[], None] = field(default=lambda: None, repr=False)
 
     def done(self) -> None:
-        """Ack the batch, and let go of it: Faust's message holds the batch and the batch holds the message."""
-        event, self.event, self.records = self.event, None, []
-        event.ack()
+        """All of it is done and may be committed; its records are let go."""
+        self.records = []
+        self.on_done()

@@ -109,7 +109,7 @@ class Desk:
         progress.high = max(progress.high, batch.next_offset)
         if records and records[0].offset < self._new_from:
             fresh = [r for r in records if r.offset >= progress.floor and r.offset not in progress.answered]
-            metrics.REPEATED.labels("eligibility.decisions").inc(len(records) - len(fresh))
+            metrics.of(metrics.REPEATED, "eligibility.decisions").inc(len(records) - len(fresh))
             records = fresh
         return opened, records
 
@@ -224,7 +224,7 @@ class RequestsLane(Lane):
             if not await self.may_write():
                 return False
             await self._writer.write(outputs)
-            metrics.STEP.labels("eligibility.requests", step).observe(time.monotonic() - at)
+            metrics.of(metrics.STEP, "eligibility.requests", step).observe(time.monotonic() - at)
         return True
 
     def _settle(self) -> None:
@@ -232,8 +232,8 @@ class RequestsLane(Lane):
             answered = desk.settle()
             if answered:
                 self._tell(number, answered)
-                metrics.BATCH.labels("eligibility.requests").observe(len(answered))
-                metrics.CHECKPOINT_AT.labels(number).set_to_current_time()
+                metrics.of(metrics.BATCH, "eligibility.requests").observe(len(answered))
+                metrics.of(metrics.CHECKPOINT_AT, number).set_to_current_time()
         if self._alarm is not None:
             self._alarm.cancel()
             self._alarm = None

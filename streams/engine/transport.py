@@ -1,7 +1,8 @@
-"""Faust's Kafka transport, one batch at a time.
+"""Faust's Kafka transport, one fetch at a time.
 
-Faust hands its agents single records and commits what they ack. Here a fetch becomes one message per partition whose
-value is the list of its records, and the changelog is restored a fetch at a time. Overridden private names of
+Faust hands its agents single records and commits what they ack. Here what a fetch brought of a topic becomes one
+message, whose value is a list of batches, one per partition; what is committed is what the engine says is done; and
+the changelog is restored a fetch at a time. Overridden private names of
 faust-streaming 0.15.3 and aiokafka 0.14.0 are held still by tests/engine/test_pins.py.
 """
 
@@ -9,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Iterable, Mapping
+from functools import partial
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
@@ -177,13 +179,14 @@ class Consumer(driver.Consumer):
         return ConsumerThread(self, loop=self.loop, thread_loop=self.loop, beacon=self.beacon)
 
     async def getmany(self, timeout: float) -> AsyncIterator[tuple[TP, ConsumerMessage]]:  # noqa: ASYNC109
-        """One message per fetched partition: a batch of a source topic, or the last record of a restored changelog."""
+        """One message per fetched source topic: its batches; and for a restored changelog its last record."""
         fetched, active = await self._wait_next_records(timeout)
         generation = self.app.consumer_generation_id
         if not fetched and not getattr(fetched, "after", None):
             return
         if not await self._positions_agree(fetched):
             return
+        batches: dict[str, list[Batch]] = {}
         for tp, records in fetched.items():
             if not self.flow_active or self.should_stop or generation != self.app.consumer_generation_id:
                 return
@@ -193,11 +196,18 @@ class Consumer(driver.Consumer):
                 self.engine.restore(tp.partition, records)
                 yield tp, self._message(tp, records[-1].offset, None)
             elif tp in self._cursor:
-                yield tp, self._batch_message(tp, records, fetched.after[tp])
+                batches.setdefault(tp.topic, []).append(self._batch(tp, records, fetched.after[tp]))
         for tp, after in fetched.after.items():
             # Transaction markers and compacted records move the position alone: an empty batch says so, in its turn.
             if tp not in fetched and after > self._cursor.get(tp, after) and self.flow_active:
-                yield tp, self._batch_message(tp, [], after)
+                batches.setdefault(tp.topic, []).append(self._batch(tp, [], after))
+        for topic, found in batches.items():
+            if not self.flow_active or generation != self.app.consumer_generation_id:
+                return
+            self._cursor.update((TP(topic, batch.partition), batch.next_offset) for batch in found)
+            # Faust keeps books by partition: the message goes under the first one of its batches.
+            tp = TP(topic, found[0].partition)
+            yield tp, self._message(tp, found[0].next_offset - 1, found)
 
     async def _positions_agree(self, fetched: Fetched) -> bool:
         """Whether the fetch began where the last one ended. If not, it is dropped and the consumer is set right.
@@ -213,10 +223,9 @@ class Consumer(driver.Consumer):
             await self.seek_wait(astray)
         return not astray
 
-    def _batch_message(self, tp: TP, records: list[Any], after: int) -> ConsumerMessage:
-        """The message for Faust; its offset is the last one that is done with the batch, so that commits count it."""
-        self._cursor[tp] = after
-        return self._message(tp, after - 1, Batch(tp.partition, records, after))
+    def _batch(self, tp: TP, records: list[Any], after: int) -> Batch:
+        """Records for the engine; once they are done the next commit counts them."""
+        return Batch(tp.partition, records, after, partial(self._acked[tp].append, after - 1))
 
     def _message(self, tp: TP, offset: int, value: Any) -> ConsumerMessage:
         return ConsumerMessage(
@@ -278,6 +287,12 @@ class Consumer(driver.Consumer):
         await self.engine.close()
         await self.commit()
         await super().on_partitions_revoked(revoked)
+
+    def ack(self, message: ConsumerMessage) -> bool:
+        """The engine has taken the message over; its batches say themselves when they are done."""
+        message.acked = True
+        self._unacked_messages.discard(message)
+        return True
 
     async def _add_gap(self, tp: TP, offset_from: int, offset_to: int) -> None:
         """Nothing to keep: batches of a partition are acked in order and hold every offset in between."""
