@@ -5,12 +5,11 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from streams import metrics
-from streams.engine.lane import Lane
+from streams.engine.lane import WritingLane
 from streams.engine.outputs import Outputs, Writer
 from streams.engine.partition import Partition, View
 from streams.engine.records import Batch, Record
@@ -39,8 +38,9 @@ class Applier(Protocol):
 
 @dataclass(slots=True)
 class Checkpoint:
-    """What is applied and goes into the log together."""
+    """What is applied and goes into the log together: at most about `most_records` changes."""
 
+    most_records: int
     outputs: Outputs = field(default_factory=Outputs)
     partitions: set[int] = field(default_factory=set)
     batches: list[Batch] = field(default_factory=list)
@@ -48,8 +48,16 @@ class Checkpoint:
     bytes: int = 0
     since: float = field(default_factory=time.monotonic)
 
+    def is_empty(self) -> bool:
+        """Whether there is nothing to write and nothing to ack."""
+        return not self.records and not self.batches
 
-class ChangesLane(Lane):
+    def is_full(self) -> bool:
+        """Whether it must be written before more is applied."""
+        return self.records >= self.most_records or self.bytes >= CHANGELOG_SOFT_BYTES
+
+
+class ChangesLane(WritingLane[Checkpoint]):
     """Applies changes, and makes them last in checkpoints of five steps, over all partitions that have some:
 
     1. read the states of the records' keys, in one multi-get per partition and fetch;
@@ -66,6 +74,8 @@ class ChangesLane(Lane):
     repeated. Any failure ends the process before step 5.
     """
 
+    least_apart_s = LEAST_APART_S
+
     def __init__(
         self,
         partitions: Mapping[int, tuple[Partition, Applier]],
@@ -74,40 +84,17 @@ class ChangesLane(Lane):
         most_records: int,
         **lane: Any,
     ) -> None:
-        super().__init__("changes", **lane)
+        super().__init__("changes", lambda: Checkpoint(most_records), **lane)
         self._partitions = partitions
         self._writer = writer
         self._changelog = changelog
-        self._most_records = most_records
-        self._next = Checkpoint()
-        #: Set whenever a checkpoint goes into writing, and when none will any more.
-        self._moved = asyncio.Event()
-        #: Set when a checkpoint must not wait for more.
-        self._hurry = asyncio.Event()
-        self._begun = 0.0
-        self._writing: asyncio.Task[None] | None = None
-        self._writing_since: float | None = None
-        self._broken = False
 
     async def work(self) -> None:
-        while (batch := self.take()) is not None:
+        while not self.closing and (batch := self.take()) is not None:
             if not await self._apply(batch):
                 return
             # The other lane and the consumer get their turn.
             await asyncio.sleep(0)
-
-    async def close(self) -> None:
-        """Stop applying, and write what is applied."""
-        self._closing.set()
-        self._hurry.set()
-        await super().close()
-        if self._writing is not None:
-            await asyncio.wait([self._writing])
-
-    def busy_for(self) -> float:
-        """Seconds since the oldest change that is not written yet was applied, or the work in hand began."""
-        writing = 0.0 if self._writing_since is None else time.monotonic() - self._writing_since
-        return max(writing, super().busy_for())
 
     async def _apply(self, batch: Batch) -> bool:
         """Steps 1 and 2 for a batch, in as many parts as checkpoints need; False if the lane must end."""
@@ -117,33 +104,22 @@ class ChangesLane(Lane):
         if todo and todo[0].offset < partition.applied:
             todo = [record for record in todo if record.offset >= partition.applied]
         while todo:
-            if not await self._has_room():
+            if not await self.has_room():
                 return False
             done = self._apply_some(partition, applier, todo)
             todo = todo[done:]
             await asyncio.sleep(0)
         # Behind the last record there may be transaction markers.
         partition.advance(batch.next_offset)
-        self._next.batches.append(batch)
-        self._start_writing()
-        return True
-
-    async def _has_room(self) -> bool:
-        """Wait while the next checkpoint is full; False if the lane must end."""
-        while self._is_full:
-            self._moved.clear()
-            self._hurry.set()
-            self._start_writing()
-            if self._broken or self.closing:
-                return False
-            await self._moved.wait()
+        self.next.batches.append(batch)
+        self.start_writing()
         return True
 
     def _apply_some(self, partition: Partition, applier: Applier, records: list[Record]) -> int:
         """Apply records until the next checkpoint is full, or for long enough; returns how many."""
         at = time.monotonic()
-        checkpoint = self._next
-        records = records[: min(APPLY_AT_ONCE, self._most_records - checkpoint.records)]
+        checkpoint = self.next
+        records = records[: min(APPLY_AT_ONCE, checkpoint.most_records - checkpoint.records)]
         view = View(partition, applier.keys_of(records))
         at = _observe("read", at)
         done = 0
@@ -160,42 +136,7 @@ class ChangesLane(Lane):
         _observe("apply", at)
         return done
 
-    def _start_writing(self) -> None:
-        if self._writing is None and not self._broken:
-            self._writing = asyncio.create_task(self._write_all(), name="checkpoint")
-
-    @property
-    def _is_full(self) -> bool:
-        return self._next.records >= self._most_records or self._next.bytes >= CHANGELOG_SOFT_BYTES
-
-    async def _pause(self) -> None:
-        """Let changes gather for the next checkpoint, as long as there is room and nobody waits for its end."""
-        left = self._begun + LEAST_APART_S - time.monotonic()
-        if left > 0 and not self._is_full and not self.closing:
-            self._hurry.clear()
-            with suppress(TimeoutError):
-                await asyncio.wait_for(self._hurry.wait(), left)
-        self._begun = time.monotonic()
-
-    async def _write_all(self) -> None:
-        """Write checkpoints until nothing is left that was applied."""
-        try:
-            while self._next.batches or self._next.records:
-                await self._pause()
-                checkpoint, self._next = self._next, Checkpoint()
-                self._writing_since = checkpoint.since
-                self._moved.set()
-                if not await self._write(checkpoint):
-                    self._broken = True
-                    return
-        except Exception as exc:
-            self._broken = True
-            self._on_error(exc)
-        finally:
-            self._writing = self._writing_since = None
-            self._moved.set()
-
-    async def _write(self, checkpoint: Checkpoint) -> bool:
+    async def write(self, checkpoint: Checkpoint) -> bool:
         """Steps 3 to 5; False if the partitions are not ours any more."""
         # What is applied from here on belongs to the next checkpoint.
         places = [self._partitions[number] for number in sorted(checkpoint.partitions)]

@@ -6,6 +6,8 @@ import asyncio
 import time
 from collections import Counter, deque
 from collections.abc import Callable
+from contextlib import suppress
+from typing import Any, Generic, Protocol, TypeVar
 
 from streams.engine.records import Batch
 
@@ -99,6 +101,7 @@ class Lane:
         return True
 
     async def _run(self) -> None:
+        """Work until the lane closes or fails."""
         try:
             while not self.closing:
                 await self._wakeup.wait()
@@ -113,3 +116,98 @@ class Lane:
     async def work(self) -> None:
         """Do what there is to do now; called again after `wake`, which every batch that is put brings about."""
         raise NotImplementedError
+
+
+class Group(Protocol):
+    """What is written together."""
+
+    #: When its first part was added, in monotonic seconds.
+    since: float
+
+    def is_empty(self) -> bool:
+        """Whether there is nothing to write and nothing to ack."""
+
+    def is_full(self) -> bool:
+        """Whether it must be written before more is added."""
+
+
+G = TypeVar("G", bound=Group)
+
+
+class WritingLane(Lane, Generic[G]):
+    """A lane whose `work` adds to a group, `self.next`, while the group before it is being written."""
+
+    #: Groups begin to be written at least so far apart unless they are full.
+    least_apart_s = 0.0
+
+    def __init__(self, name: str, new_group: Callable[[], G], **lane: Any) -> None:
+        super().__init__(name, **lane)
+        self._new_group = new_group
+        self.next = new_group()
+        #: Set whenever a group goes into writing, and when none will any more.
+        self._moved = asyncio.Event()
+        #: Set when a group must not wait for more.
+        self._hurry = asyncio.Event()
+        self._begun = 0.0
+        self._writing: asyncio.Task[None] | None = None
+        self._writing_since: float | None = None
+        self._broken = False
+
+    async def write(self, group: G) -> bool:
+        """Write a group, and ack what is whole with it; False if the partitions are not ours any more."""
+        raise NotImplementedError
+
+    async def close(self) -> None:
+        """Stop working, and write what is worked on."""
+        self._closing.set()
+        self._hurry.set()
+        await super().close()
+        if self._writing is not None:
+            await asyncio.wait([self._writing])
+
+    def busy_for(self) -> float:
+        """Seconds since the oldest part of what is being written was added, or the work in hand began."""
+        writing = 0.0 if self._writing_since is None else time.monotonic() - self._writing_since
+        return max(writing, super().busy_for())
+
+    async def has_room(self) -> bool:
+        """Wait while the next group is full; False if the lane must end."""
+        while self.next.is_full():
+            self._moved.clear()
+            self._hurry.set()
+            self.start_writing()
+            if self._broken or self.closing:
+                return False
+            await self._moved.wait()
+        return True
+
+    def start_writing(self) -> None:
+        """See that the next group is written, after the one that may be in hand."""
+        if self._writing is None and not self._broken and not self.next.is_empty():
+            self._writing = asyncio.create_task(self._write_all(), name=f"{self.name}: write")
+
+    async def _write_all(self) -> None:
+        try:
+            while not self.next.is_empty():
+                await self._pause()
+                group, self.next = self.next, self._new_group()
+                self._writing_since = group.since
+                self._moved.set()
+                if not await self.write(group):
+                    self._broken = True
+                    return
+        except Exception as exc:
+            self._broken = True
+            self._on_error(exc)
+        finally:
+            self._writing = self._writing_since = None
+            self._moved.set()
+
+    async def _pause(self) -> None:
+        """Let more gather for the next group, as long as there is room and nobody waits for its end."""
+        left = self._begun + self.least_apart_s - time.monotonic()
+        if left > 0 and not self.next.is_full() and not self.closing:
+            self._hurry.clear()
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._hurry.wait(), left)
+        self._begun = time.monotonic()

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from streams import metrics
-from streams.engine.lane import Lane
+from streams.engine.lane import WritingLane
 from streams.engine.outputs import Outputs, Writer
 from streams.engine.partition import Partition
 from streams.engine.records import Batch, Record
@@ -42,10 +42,35 @@ class Parked:
 
 @dataclass(slots=True)
 class Open:
-    """A batch of which `parked` requests are not answered yet."""
+    """A batch from offset `first` on, of which `left` requests are not answered, or not all of that is written.
+
+    Its receipt counts for one: what is put aside of it is written when that is.
+    """
 
     batch: Batch
-    parked: int = 0
+    first: int
+    left: int = 1
+
+
+@dataclass(slots=True)
+class Decided:
+    """Decisions that are written together, what goes aside before them, and whose they are."""
+
+    out: Outputs = field(default_factory=Outputs)
+    aside: Outputs = field(default_factory=Outputs)
+    answered: dict[int, list[Answered]] = field(default_factory=dict)
+    #: How much of which batches is done with them.
+    parts: list[tuple[Open, int]] = field(default_factory=list)
+    since: float = field(default_factory=time.monotonic)
+    records: int = 0
+
+    def is_empty(self) -> bool:
+        """Whether there is nothing to write and nothing to ack."""
+        return not self.parts and not self.aside.batches
+
+    def is_full(self) -> bool:
+        """Whether they must be written before more is decided."""
+        return self.records >= MOST_AT_ONCE
 
 
 @dataclass(slots=True)
@@ -96,16 +121,15 @@ class Desk:
         self.parked: list[Parked] = []
         self._clerk = clerk
         self._batches: deque[Open] = deque()
-        self._answered: list[Answered] = []
         #: Below this some requests were answered by an earlier owner.
         self._new_from = max(progress.answered, default=progress.floor - 1) + 1
 
     def accept(self, batch: Batch) -> tuple[Open, list[Record]]:
         """A batch that arrived, and its records that are not answered yet."""
-        opened = Open(batch)
+        progress = self.progress
+        opened = Open(batch, progress.high)
         self._batches.append(opened)
         records = batch.records
-        progress = self.progress
         progress.high = max(progress.high, batch.next_offset)
         if records and records[0].offset < self._new_from:
             fresh = [r for r in records if r.offset >= progress.floor and r.offset not in progress.answered]
@@ -113,21 +137,23 @@ class Desk:
             records = fresh
         return opened, records
 
-    def receive(self, opened: Open, records: list[Record], end: int, out: Outputs, aside: Outputs) -> None:
+    def receive(self, opened: Open, records: list[Record], end: int, to: Decided) -> None:
         """Read requests that arrived before the changes ended at `end`; answer those that need not wait for it."""
         applied = self.partition.applied
-        asked = self._clerk.read(records, aside)
+        asked = self._clerk.read(records, to.aside)
         ready = [one for one in asked if one[2] <= applied] if end <= applied else []
+        opened.left += len(asked)
         if len(ready) < len(asked):
             now = time.monotonic()
             for one in asked:
                 needs = max(end, one[2])
                 if needs > applied:
                     self.parked.append(Parked(one, needs, now, now + self._clerk.patience(one[1]), opened))
-                    opened.parked += 1
-        self._answer(ready, out, aside)
+        if ready:
+            to.parts.append((opened, len(ready)))
+            self._answer(ready, to)
 
-    def look_again(self, out: Outputs, aside: Outputs) -> None:
+    def look_again(self, to: Decided) -> None:
         """Answer those whose wait is over."""
         if not self.parked:
             return
@@ -137,32 +163,29 @@ class Desk:
             return
         self.parked = [p for p in self.parked if p.needs > applied and p.deadline > now]
         metrics.FENCE_WAIT.observe(now - min(p.since for p in over))
-        for parked in over:
-            parked.batch.parked -= 1
-        self._answer([p.asked for p in over if p.needs <= applied], out, aside)
-        self._answer([p.asked for p in over if p.needs > applied], out, aside, behind=True)
+        to.parts += ((parked.batch, 1) for parked in over)
+        self._answer([p.asked for p in over if p.needs <= applied], to)
+        self._answer([p.asked for p in over if p.needs > applied], to, behind=True)
 
-    def _answer(self, asked: list[Asked], out: Outputs, aside: Outputs, *, behind: bool = False) -> None:
-        if asked:
-            self._answered += self._clerk.decide(self.partition, asked, self.progress, out, aside, behind=behind)
+    def _answer(self, asked: list[Asked], to: Decided, *, behind: bool = False) -> None:
+        for first in range(0, len(asked), CHUNK):
+            some = asked[first : first + CHUNK]
+            answers = self._clerk.decide(self.partition, some, self.progress, to.out, to.aside, behind=behind)
+            to.answered.setdefault(self.partition.number, []).extend(answers)
+            to.records += len(some)
 
-    def settle(self) -> list[Answered]:
-        """All that was answered is written: ack what is whole, in order, and return the answers.
-
-        A commit must never pass a request that still waits.
-        """
-        self.progress.floor = min((p.asked[0].offset for p in self.parked), default=self.progress.high)
-        while self._batches and not self._batches[0].parked:
+    def settle(self) -> None:
+        """Ack what is whole, in order: a commit must never pass a request that still waits."""
+        while self._batches and not self._batches[0].left:
             self._batches.popleft().batch.done()
-        answered, self._answered = self._answered, []
-        return answered
+        self.progress.floor = self._batches[0].first if self._batches else self.progress.high
 
 
 EndsOf = Callable[[Iterable[int]], Awaitable[Mapping[int, int]]]
 Tell = Callable[[int, list[Answered]], None]
 
 
-class RequestsLane(Lane):
+class RequestsLane(WritingLane[Decided]):
     """Answers the requests of all partitions.
 
     Requests that arrive together share one question to the broker for the ends of their `consent.changes` partitions.
@@ -172,73 +195,99 @@ class RequestsLane(Lane):
     """
 
     def __init__(self, desks: Mapping[int, Desk], writer: Writer, *, ends_of: EndsOf, tell: Tell, **lane: Any) -> None:
-        super().__init__("requests", **lane)
+        super().__init__("requests", Decided, **lane)
         self.desks = desks
         self._writer = writer
         self._ends_of = ends_of
         self._tell = tell
         self._alarm: asyncio.TimerHandle | None = None
+        self._looking: asyncio.Handle | None = None
         for desk in desks.values():
-            desk.partition.on_advance = self._advanced(desk)
-
-    def _advanced(self, desk: Desk) -> Callable[[], None]:
-        return lambda: self.wake() if desk.parked else None
+            desk.partition.on_advance = self._look_soon
 
     async def work(self) -> None:
-        out, aside = Outputs(), Outputs()
-        for desk in self.desks.values():
-            desk.look_again(out, aside)
-        taken = self._take_in()
-        if taken:
+        while not self.closing and (taken := self._take_in()):
             asked_at = time.monotonic()
             ends = await self._ends_of({desk.partition.number for desk, _, _ in taken})
             metrics.FENCE_WAIT.observe(time.monotonic() - asked_at)
             for desk, opened, records in taken:
                 end = ends[desk.partition.number]
                 for first in range(0, len(records), CHUNK):
-                    desk.receive(opened, records[first : first + CHUNK], end, out, aside)
+                    if not await self.has_room():
+                        return
+                    desk.receive(opened, records[first : first + CHUNK], end, self.next)
                     # The other lane and the consumer get their turn.
                     await asyncio.sleep(0)
-        if await self._write(aside, "aside") and await self._write(out, "decisions"):
-            self._settle()
-
-    @property
-    def _has_room(self) -> bool:
-        return all(len(desk.parked) < MOST_PARKED for desk in self.desks.values())
+                self.next.parts.append((opened, 1))
+            self._set_alarm()
+            self.start_writing()
 
     def _take_in(self) -> list[tuple[Desk, Open, list[Record]]]:
         """Waiting batches, enough to be decided in one go, unless too many wait for the state already."""
         taken = []
         count = 0
-        while self._has_room and count < MOST_AT_ONCE and (batch := self.take()) is not None:
+        while self._has_place() and count < MOST_AT_ONCE and (batch := self.take()) is not None:
             desk = self.desks[batch.partition]
             opened, records = desk.accept(batch)
             taken.append((desk, opened, records))
             count += len(records)
         return taken
 
-    async def _write(self, outputs: Outputs, step: str) -> bool:
-        """Write, if there is anything; False if that must not be any more."""
-        if outputs.batches:
-            at = time.monotonic()
-            if not await self.may_write():
-                return False
-            await self._writer.write(outputs)
-            metrics.of(metrics.STEP, "eligibility.requests", step).observe(time.monotonic() - at)
-        return True
+    def _has_place(self) -> bool:
+        return all(len(desk.parked) < MOST_PARKED for desk in self.desks.values())
 
-    def _settle(self) -> None:
+    def _look_soon(self) -> None:
+        """The state has moved on: look at those who wait, once for all partitions that it moved in this turn."""
+        if self._looking is None and not self.closing and any(desk.parked for desk in self.desks.values()):
+            self._looking = asyncio.get_running_loop().call_soon(self._look)
+
+    def _look(self) -> None:
+        self._looking = None
+        if self.closing:
+            return
+        try:
+            for desk in self.desks.values():
+                desk.look_again(self.next)
+        except Exception as exc:
+            self._on_error(exc)
+            return
+        self._set_alarm()
+        self.start_writing()
+        if self._waiting:
+            self.wake()
+
+    def _set_alarm(self) -> None:
+        """Look again when the first of those who wait has waited for long enough."""
+        deadline = min((p.deadline for desk in self.desks.values() for p in desk.parked), default=None)
+        if self._alarm is not None:
+            self._alarm.cancel()
+            self._alarm = None
+        if deadline is not None and not self.closing:
+            self._alarm = asyncio.get_running_loop().call_at(deadline, self._look)
+
+    async def close(self) -> None:
+        """Answer no more, and write what is decided."""
+        self._closing.set()
+        if self._alarm is not None:
+            self._alarm.cancel()
+        await super().close()
+
+    async def write(self, group: Decided) -> bool:
+        """Dead letters and records that go home, then audit and decisions; then the requests are done."""
+        for outputs, step in ((group.aside, "aside"), (group.out, "decisions")):
+            if outputs.batches:
+                at = time.monotonic()
+                if not await self.may_write():
+                    return False
+                await self._writer.write(outputs)
+                metrics.of(metrics.STEP, "eligibility.requests", step).observe(time.monotonic() - at)
+        for opened, count in group.parts:
+            opened.left -= count
         for number, desk in self.desks.items():
-            answered = desk.settle()
+            desk.settle()
+            answered = group.answered.get(number)
             if answered:
                 self._tell(number, answered)
                 metrics.of(metrics.BATCH, "eligibility.requests").observe(len(answered))
                 metrics.of(metrics.CHECKPOINT_AT, number).set_to_current_time()
-        if self._alarm is not None:
-            self._alarm.cancel()
-            self._alarm = None
-        deadline = min((p.deadline for desk in self.desks.values() for p in desk.parked), default=None)
-        if deadline is not None:
-            self._alarm = asyncio.get_running_loop().call_at(deadline, self.wake)
-        if self._waiting and self._has_room:
-            self.wake()
+        return True
