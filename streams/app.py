@@ -13,6 +13,7 @@ from faust.types import TP
 from streams import topics
 from streams.agents.changes import Changes
 from streams.agents.eligibility import Eligibility
+from streams.agents.explaining import explain
 from streams.agents.writing import Scribe
 from streams.config import Config
 from streams.engine import resume
@@ -92,6 +93,7 @@ class Lanes:
         progress, scribe.written = await resume.progress_of_requests(self._engine.reader, config, number, committed)
         _remember_forwards(scribe, sent_home, topics.REQUESTS.name, progress.floor)
         clerk = Eligibility(scribe, config.partitions, config.max_record_bytes, config.max_wait_ms)
+        await self._engine.requests_writer.write(await explain(self._engine.reader, config, clerk, number, progress))
         return Desk(partition, clerk, progress)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from typing import Any
 
@@ -20,6 +21,8 @@ from streams.engine.outputs import Outputs
 from streams.engine.partition import Partition
 from streams.engine.records import Record, was_forwarded
 from streams.engine.requests import Answered, Asked, Progress
+
+log = logging.getLogger(__name__)
 
 _NAME = topics.REQUESTS.name
 _read_request = reader(EligibilityRequest)
@@ -166,6 +169,21 @@ class Eligibility:
         for reason, count in reasons.items():
             metrics.of(metrics.DECISIONS, reason).inc(count)
         return answers
+
+    def explain(self, partition: Partition, record: Record, published: bytes, progress: Progress, out: Outputs) -> None:
+        """The audit record of a decision that was published without, from the state at its `as_of`."""
+        question = self._read_slowly(record, Outputs())
+        if question is None:
+            return
+        key = record.key or b""
+        behind = orjson.loads(published)["reason"] == "state_behind"
+        verdict, version = self._verdict(partition, partition.states([key])[key], question, behind)
+        request = _echo(question.document) if isinstance(question, Unread) else question
+        again = decision_body(request, partition.number, record.offset, partition.applied, verdict, version)
+        if again != published:
+            log.warning("%d/%d: computed again, the decision is %r", partition.number, record.offset, again)
+        audit = decision_audit(partition.number, record.offset, version, published, verdict.inputs)
+        self._scribe.audit(out, record, audit, progress_header(progress.header()))
 
     @staticmethod
     def _verdict(

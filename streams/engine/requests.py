@@ -82,6 +82,8 @@ class Progress:
     answered: frozenset[int] = field(default_factory=frozenset)
     #: Bodies of decisions whose audit was written but which were not, by the request's offset.
     promised: dict[int, bytes] = field(default_factory=dict)
+    #: Bodies of decisions that were written without their audit, by the request's offset.
+    unexplained: dict[int, bytes] = field(default_factory=dict)
 
     def header(self) -> bytes:
         return b"%d/%d" % (self.floor, self.high)

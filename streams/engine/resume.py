@@ -8,18 +8,18 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from itertools import chain
 from typing import Any
 
-import orjson
+import msgspec
 
 from streams import topics
 from streams.config import Config
 from streams.engine.records import FORWARDED, POSITION, PROGRESS
 from streams.engine.requests import Progress
-from streams.engine.tail import LogReader
+from streams.engine.tail import LIMIT, LogReader
 
 OffsetsOf = Callable[[list[Any]], list[int]]
 
@@ -68,22 +68,40 @@ async def progress_of_requests(
     reader: LogReader, config: Config, partition: int, committed: int
 ) -> tuple[Progress, dict[str, set[int]]]:
     """How far the requests of a partition are answered, and which of their dead letters are in place."""
+    if await reader.end(config.topic(topics.REQUESTS.name), partition) <= committed:
+        return Progress(committed, committed), {}
     decisions = await reader.tail(config.topic(topics.DECISIONS.name), partition, lambda r: _before(r, committed))
     marks = [(_input(r, topics.REQUESTS.name, partition), _mark(r)) for r in decisions]
     ours = [(offset, mark) for offset, mark in marks if offset is not None and mark is not None]
     floor = max([committed, *(mark[0] for _, mark in ours[-1:])])
-    answered = frozenset(offset for offset, _ in ours if offset >= floor)
+    bodies = {offset: record.value for record, offset in _of_requests(decisions, partition) if offset >= floor}
     audits = await reader.tail(config.topic(topics.AUDIT.name), partition, lambda r: _before(r, floor))
-    promised = {}
-    for record in audits:
-        offset = _input(record, topics.REQUESTS.name, partition)
-        if offset is not None and offset >= floor and offset not in answered:
-            promised[offset] = orjson.dumps(orjson.loads(record.value)["decision"])
+    audited = {offset: record.value for record, offset in _of_requests(audits, partition) if offset >= floor}
+    promised = {o: bytes(_read_audit(audited[o]).decision) for o in audited.keys() - bodies.keys()}
+    # An audit that was not looked for may be there.
+    complete = len(audits) < LIMIT or _before(audits, floor)
+    unexplained = {o: bodies[o] for o in bodies.keys() - audited.keys()} if complete else {}
+    progress = Progress(floor, floor, frozenset(bodies), promised, unexplained)
     offsets_of = partial(_buried, source=topics.REQUESTS.name, config=config, partition=partition)
     enough = partial(_reach_back, offsets_of=offsets_of, offset=floor, config=config)
     dead = await reader.tail(config.topic(topics.DEADLETTER.name), partition, enough)
     offsets = {offset for offset in offsets_of(dead) if offset >= floor}
-    return Progress(floor, floor, answered, promised), {topics.DEADLETTER.name: offsets} if offsets else {}
+    return progress, {topics.DEADLETTER.name: offsets} if offsets else {}
+
+
+class _Audit(msgspec.Struct):
+    decision: msgspec.Raw
+
+
+_read_audit = msgspec.json.Decoder(_Audit).decode
+
+
+def _of_requests(outputs: list[Any], partition: int) -> Iterator[tuple[Any, int]]:
+    """Outputs of the requests of a partition, with the offset of each request."""
+    for record in outputs:
+        offset = _input(record, topics.REQUESTS.name, partition)
+        if offset is not None:
+            yield record, offset
 
 
 def _reach_back(records: list[Any], offsets_of: OffsetsOf, offset: int, config: Config) -> bool:

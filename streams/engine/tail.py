@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from typing import Any
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
@@ -68,17 +68,23 @@ class LogReader:
             count *= 4
 
     async def _range(self, tp: TopicPartition, first: int, end: int) -> list[Any]:
+        return [record async for records in self.scan(tp.topic, tp.partition, first, end) for record in records]
+
+    async def scan(
+        self, topic: str, partition: int, first: int, end: int, *, committed: bool = False
+    ) -> AsyncIterator[list[Any]]:
+        """A partition's records from `first` up to `end`, as they are fetched; `committed`: none that were aborted."""
         if first >= end:
-            return []
-        consumer = AIOKafkaConsumer(**self._options)
+            return
+        tp = TopicPartition(topic, partition)
+        level = "read_committed" if committed else "read_uncommitted"
+        consumer = AIOKafkaConsumer(**self._options, isolation_level=level)
         await consumer.start()
         try:
             consumer.assign([tp])
             consumer.seek(tp, first)
-            found: list[Any] = []
             while await consumer.position(tp) < end:
                 for records in (await consumer.getmany(tp, timeout_ms=1_000)).values():
-                    found += records
-            return [record for record in found if record.offset < end]
+                    yield [record for record in records if record.offset < end]
         finally:
             await consumer.stop()
