@@ -44,7 +44,7 @@ def reader(record: type, leave: frozenset[str] = frozenset()) -> Reader:
                 text = document.get(name)
                 if text is not None:
                     document[name] = parse_instant(text)
-        except ValueError:
+        except (ValueError, RecursionError):
             return None
         return document
 

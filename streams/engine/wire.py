@@ -78,14 +78,15 @@ class RecordBatch:
     """A batch under construction, with the methods that aiokafka's producer calls of its own batches.
 
     Takes its first record whatever its size, and more up to `limit` bytes in all. All records bear the time at which
-    the batch was begun, in milliseconds.
+    the batch was begun.
     """
 
-    __slots__ = ("_built", "_closed", "_count", "_limit", "_now", "_parts", "_producer", "_size")
+    __slots__ = ("_built", "_closed", "_count", "_limit", "_parts", "_producer", "_size", "timestamp")
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
-        self._now = int(time.time() * 1000)
+        #: Milliseconds since the epoch.
+        self.timestamp = int(time.time() * 1000)
         self._parts: list[bytes] = []
         self._size = BATCH_HEADER_BYTES
         self._count = 0
@@ -137,7 +138,7 @@ class RecordBatch:
             self._closed = True
             records = b"".join(self._parts)
             self._parts.clear()
-            summed = _SUMMED.pack(0, self._count - 1, self._now, self._now, *self._producer, self._count)
+            summed = _SUMMED.pack(0, self._count - 1, self.timestamp, self.timestamp, *self._producer, self._count)
             crc = crc32c(records, crc32c(summed), _HOLD_GIL)
             prefix = _PREFIX.pack(0, self._size - _LENGTH_FROM, _NO_EPOCH, _MAGIC, crc)
             self._built = b"".join((prefix, summed, records))

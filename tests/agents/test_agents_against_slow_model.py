@@ -10,16 +10,17 @@ from pydantic import TypeAdapter
 
 from schemas.audit import ChangeAudit, DecisionAudit
 from schemas.eligibility import DECISION
-from streams.agents.changes import Changes, keys_of
+from streams.agents.changes import Changes
 from streams.agents.eligibility import Eligibility
 from streams.agents.writing import Scribe
 from streams.engine.outputs import Outputs
 from streams.engine.partition import Partition, View
-from streams.engine.records import Batch, Record
-from streams.engine.requests import Open, Parked, Progress
+from streams.engine.records import Record
+from streams.engine.requests import Progress
 from tests.model.generate import BASE_MS, Step, scenario
 from tests.model.slow import SlowModel
 from tests.model.wire import partition_of
+from tests.written import by_place
 
 Doc = dict[str, Any]
 
@@ -61,7 +62,7 @@ class Worker:
             self.checkpoint()
 
     def checkpoint(self) -> None:
-        view = View(self.state, keys_of(self.log))
+        view = View(self.state, self.changes.keys_of(self.log))
         for record in self.log:
             outputs = Outputs()
             self.changes.apply(view, record, outputs)
@@ -69,12 +70,14 @@ class Worker:
             expected = self.slow.apply(record.offset, record.timestamp, record.key, record.value)
             assert expected is not None
             self.compare(record, outputs, expected)
-        self.state.commit(view, 0)
-        self.changes.checkpointed()
+        self.state.publish(view)
+        self.state.begin_write()
+        self.state.commit(0)
+        self.changes.checkpoint()()
         self.log.clear()
 
     def compare(self, record: Record, outputs: Outputs, expected: Doc) -> None:
-        (((topic, partition), ((key, value, headers),)),) = outputs.by_place.items()
+        (((topic, partition), ((key, value, headers),)),) = by_place(outputs).items()
         assert key == record.key
         if expected["kind"] == "forward":
             assert (topic, partition, value) == ("consent.changes", expected["to"], record.value)
@@ -101,25 +104,23 @@ class Worker:
         record, outputs = Record(self.asked, BASE_MS, key, value, []), Outputs()
         self.asked += 1
         expected = self.slow.answer(key, value)
-        question = self.requests.read(record, outputs)
-        audits, decisions = Outputs(), Outputs()
-        if question is not None:
-            least, _ = self.requests.limits(question)
-            waiting = Parked(record, question, least or 0, 0.0, Open(Batch(self.number, [record], 1), 1))
-            audits, decisions = self.requests.decide(self.state, [waiting], Progress(0, 1))
+        asked = self.requests.read([record], outputs)
+        out, answers = Outputs(), []
+        if asked:
+            behind = asked[0][2] > self.state.applied
+            answers = self.requests.decide(self.state, asked, Progress(0, 1), out, outputs, behind=behind)
         if expected["kind"] == "forward":
             # Sent home as soon as that is known: when it is read, or when its state is looked up.
-            sent = {**outputs.by_place, **audits.by_place}
-            assert (set(sent), decisions.by_place) == ({("eligibility.requests", expected["to"])}, {})
+            assert (set(by_place(outputs)), by_place(out)) == ({("eligibility.requests", expected["to"])}, {})
             return
-        written = {topic: [headers for _, _, headers in messages] for (topic, _), messages in outputs.by_place.items()}
+        written = {topic: [headers for _, _, headers in messages] for (topic, _), messages in by_place(outputs).items()}
         if expected["kind"] == "deadletter":
-            assert question is None
+            assert asked == []
             assert dict(written["consent.deadletter"][0])["consent.error"].decode() == expected["code"]
             return
-        (((_, body, _),),) = decisions.by_place.values()
-        (((_, explained, _),),) = audits.by_place.values()
-        assert waiting.answer == body
+        ((_, explained, _),) = by_place(out)["consent.audit", self.number]
+        ((_, body, _),) = by_place(out)["eligibility.decisions", self.number]
+        assert answers == [(record.offset, body)]
         assert body is not None
         assert explained is not None
         decision, audit = orjson.loads(body), orjson.loads(explained)
@@ -161,15 +162,15 @@ def _decision(value: Doc, key: bytes = b"100:c") -> tuple[Doc | None, set[str]]:
     eligibility = Eligibility(Scribe("eligibility.requests", 0, ""), 1, MOST_BYTES, 5_000)
     partition = Partition(0, Memory())  # type: ignore[arg-type]
     record, outputs = Record(4, BASE_MS, key, orjson.dumps(value), []), Outputs()
-    question = eligibility.read(record, outputs)
+    asked = eligibility.read([record], outputs)
     codes = {
-        dict(headers)["consent.error"].decode() for messages in outputs.by_place.values() for _, _, headers in messages
+        dict(headers)["consent.error"].decode() for messages in by_place(outputs).values() for _, _, headers in messages
     }
-    if question is None:
+    if not asked:
         return None, codes
-    waiting = Parked(record, question, 0, 0.0, Open(Batch(0, [record], 5), 1))
-    _, decisions = eligibility.decide(partition, [waiting], Progress(0, 5))
-    ((_, body, _),) = decisions.by_place["eligibility.decisions", 0]
+    out = Outputs()
+    eligibility.decide(partition, asked, Progress(0, 5), out, Outputs(), behind=False)
+    ((_, body, _),) = by_place(out)["eligibility.decisions", 0]
     found: Doc = DECISION.validate_json(body or b"")  # type: ignore[assignment]
     return found, codes
 
@@ -260,12 +261,14 @@ def test_no_depth_of_nesting_stops_the_agent_or_breaks_the_state(value: bytes, d
         Record(1, BASE_MS, key, deep, []),
         Record(2, BASE_MS, b"100:c", orjson.dumps(CHANGE | {"event_id": "last"}), []),
     ]
-    view, outputs = View(partition, keys_of(records)), Outputs()
+    view, outputs = View(partition, agent.keys_of(records)), Outputs()
     for record in records:
         agent.apply(view, record, outputs)
     view.applied = 3
-    partition.commit(view, 0)
-    written = {topic: len(messages) for (topic, _), messages in outputs.by_place.items()}
+    partition.publish(view)
+    partition.begin_write()
+    partition.commit(0)
+    written = {topic: len(messages) for (topic, _), messages in by_place(outputs).items()}
     assert written in ({"consent.audit": 3}, {"consent.audit": 2, "consent.deadletter": 1})
     assert written == {"consent.audit": 3} if depth == 5 else depth < 1_000 or "consent.deadletter" in written
     # The next owner reads the same settings back.
@@ -300,11 +303,11 @@ def test_a_dead_letter_has_its_code_and_names_the_field(key: bytes | None, event
         Record(1, BASE_MS, b"100:c", orjson.dumps(CHANGE), []),
         Record(2, BASE_MS, key, orjson.dumps(CHANGE | {"event_id": "f"} | event), []),
     ]
-    view, outputs = View(partition, keys_of(records)), Outputs()
+    view, outputs = View(partition, agent.keys_of(records)), Outputs()
     for record in records:
         agent.apply(view, record, outputs)
-    assert len(outputs.by_place["consent.audit", 0]) == 2
-    ((_, value, headers),) = outputs.by_place["consent.deadletter", 0]
+    assert len(by_place(outputs)["consent.audit", 0]) == 2
+    ((_, value, headers),) = by_place(outputs)["consent.deadletter", 0]
     assert value == records[2].value
     found = dict(headers)
     assert found["consent.error"].decode() == code
@@ -316,11 +319,11 @@ def test_a_misrouted_record_is_sent_home_once_and_buried_the_second_time() -> No
     agent = Changes(Scribe("consent.changes", 1 - home, ""), PARTITIONS, MOST_BYTES)
     view, outputs = View(Partition(1 - home, Memory()), [b"100:c"]), Outputs()  # type: ignore[arg-type]
     agent.apply(view, Record(0, BASE_MS, b"100:c", b"{}", []), outputs)
-    ((_, _, headers),) = outputs.by_place["consent.changes", home]
+    ((_, _, headers),) = by_place(outputs)["consent.changes", home]
     again = Outputs()
     agent.apply(view, Record(1, BASE_MS, b"100:c", b"{}", headers), again)
-    assert list(again.by_place) == [("consent.deadletter", 1 - home)]
-    ((_, _, headers),) = again.by_place["consent.deadletter", 1 - home]
+    assert list(by_place(again)) == [("consent.deadletter", 1 - home)]
+    ((_, _, headers),) = by_place(again)["consent.deadletter", 1 - home]
     assert dict(headers)["consent.error"] == b"key_mismatch"
 
 
@@ -331,19 +334,19 @@ def test_a_foreign_request_is_sent_home_once_and_never_answered_in_place() -> No
     view, outputs = View(partition, [b"100:"]), Outputs()
     agent.apply(view, Record(0, BASE_MS, b"100:", orjson.dumps(SETTINGS), []), outputs)
     view.applied = 1
-    partition.commit(view, 0)
+    partition.publish(view)
+    partition.begin_write()
+    partition.commit(0)
     eligibility = Eligibility(Scribe("eligibility.requests", 1 - home, ""), PARTITIONS, MOST_BYTES, 5_000)
-    asked = orjson.dumps(REQUEST | {"source": "INSTORE", "account_id": "01"})
+    value = orjson.dumps(REQUEST | {"source": "INSTORE", "account_id": "01"})
     headers: Any = []
     for expected in ({("eligibility.requests", home)}, {("consent.deadletter", 1 - home)}):
-        record, outputs = Record(4, BASE_MS, b"100:c", asked, headers), Outputs()
-        question = eligibility.read(record, outputs)
-        written = dict(outputs.by_place)
-        if question is not None:
-            waiting = Parked(record, question, 0, 0.0, Open(Batch(1 - home, [record], 5), 1))
-            audits, decisions = eligibility.decide(partition, [waiting], Progress(0, 5))
-            bodies = [orjson.loads(body or b"") for group in decisions.by_place.values() for _, body, _ in group]
-            assert [body["reason"] for body in bodies if body["eligible"]] == []
-            written |= audits.by_place
+        record, outputs = Record(4, BASE_MS, b"100:c", value, headers), Outputs()
+        asked = eligibility.read([record], outputs)
+        out = Outputs()
+        eligibility.decide(partition, asked, Progress(0, 5), out, outputs, behind=False)
+        written = by_place(outputs)
+        bodies = [orjson.loads(body or b"") for _, body, _ in by_place(out).get(("eligibility.decisions", 1 - home), [])]
+        assert [body["reason"] for body in bodies if body["eligible"]] == []
         assert expected <= set(written)
         headers = next(iter(written.values()))[0][2]

@@ -7,13 +7,15 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from streams.engine.lane import FULL, Lane
-from streams.engine.records import Batch
+from streams.engine.records import Batch, Record
 
 
-def batch(number: int) -> Batch:
-    return Batch(0, [], number)
+def batch(number: int, records: int = 0, partition: int = 0) -> Batch:
+    return Batch(partition, [Record(0, 0, None, None, ())] * records, number)
 
 
 class Recorder(Lane):
@@ -22,13 +24,15 @@ class Recorder(Lane):
     def __init__(self, before: Callable[[Batch], Awaitable[None]] | None = None, lease: Any = lambda: True) -> None:
         self.done: list[int] = []
         self.errors: list[BaseException] = []
-        self.pressures: list[bool] = []
+        self.pressures: list[tuple[int, bool]] = []
         self._before = before
-        super().__init__("lane", on_error=self.errors.append, pressure=self.pressures.append, lease=lease)
+        super().__init__("lane", on_error=self.errors.append, pressure=self.note, lease=lease)
+
+    def note(self, partition: int, full: bool) -> None:
+        self.pressures.append((partition, full))
 
     async def work(self) -> None:
-        found = self.take()
-        if found is not None:
+        while not self.closing and (found := self.take()) is not None:
             if self._before is not None:
                 await self._before(found)
             self.done.append(found.next_offset)
@@ -118,27 +122,28 @@ def test_an_idle_lane_closes_at_once_and_one_that_never_started_too() -> None:
     assert asyncio.run(scenario()) == []
 
 
-def test_a_full_lane_asks_for_no_more_until_it_is_half_empty() -> None:
+def test_a_partition_with_too_much_waiting_is_held_back_until_half_of_it_is_taken() -> None:
     lane = Recorder()
-    for number in range(FULL - 1):
-        lane.put(batch(number))
-    assert lane.pressures == []
-    lane.put(batch(FULL))
-    assert lane.pressures == [True]
+    for number in range(4):
+        lane.put(batch(number, FULL // 4))
+        lane.put(batch(number, 1, partition=1))
+        assert lane.pressures == ([(0, True)] if number == 3 else [])
+    for _ in range(4):
+        lane.take()
+    assert lane.pressures == [(0, True)]
+    lane.take()
+    assert lane.pressures == [(0, True), (0, False)]
+
+
+@given(st.lists(st.integers(0, FULL), max_size=12))
+def test_whatever_was_put_no_partition_is_held_back_by_an_empty_lane(sizes: list[int]) -> None:
+    lane = Recorder()
+    for number, size in enumerate(sizes):
+        lane.put(batch(number, size))
+    assert ((0, True) in lane.pressures) == (sum(sizes) >= FULL)
     while lane.take() is not None:
         pass
-    assert lane.pressures == [True, False]
-
-
-def test_whatever_was_put_pressure_ends_with_an_empty_lane() -> None:
-    for count in range(12):
-        lane = Recorder()
-        for number in range(count):
-            lane.put(batch(number))
-        while lane.take() is not None:
-            pass
-        assert lane.pressures[-1:] == ([False] if count >= FULL else lane.pressures[-1:])
-        assert not lane.pressures or lane.pressures[-1] is False
+    assert (0, True) not in lane.pressures or lane.pressures[-1] == (0, False)
 
 
 def test_an_error_ends_the_lane_and_is_told_with_nothing_done_behind_it() -> None:

@@ -9,19 +9,17 @@ from aiokafka.producer.message_accumulator import BatchBuilder
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from streams.engine.outputs import BATCH_OVERHEAD, Outputs, Writer
+from streams.engine.outputs import Outputs
+from streams.engine.wire import RecordBatch, batch_of, encode_headers, header_prefix, varint
 from streams.topics import CHANGELOG_BYTES, OUTPUT_BYTES
+from tests.written import by_place
 
 
-class _Producer:
-    def create_batch(self) -> BatchBuilder:
-        return BatchBuilder(CHANGELOG_BYTES - BATCH_OVERHEAD, 0)
-
-
-def batches(messages: list[Any]) -> list[BatchBuilder]:
-    writer = Writer.__new__(Writer)
-    writer._producer = _Producer()
-    return list(writer._batches(messages))
+def batches(messages: list[Any]) -> list[RecordBatch]:
+    outputs = Outputs()
+    for key, value, headers in messages:
+        outputs.add("t", 0, key, value, (encode_headers(headers),))
+    return [batch for _, _, batch in outputs.batches]
 
 
 MESSAGES = st.lists(
@@ -41,7 +39,35 @@ MESSAGES = st.lists(
 def test_every_record_is_in_a_batch_that_the_broker_accepts(messages: list[Any]) -> None:
     found = batches(messages)
     assert sum(batch.record_count() for batch in found) == len(messages)
-    assert all(batch.size() <= OUTPUT_BYTES for batch in found)
+    assert all(batch.size() == len(batch._build()) <= OUTPUT_BYTES for batch in found)
+
+
+@settings(max_examples=60)
+@given(MESSAGES.filter(bool), st.integers(0, 2**40), st.integers(0, 1_000), st.integers(0, 2**31 - 1))
+def test_a_batch_is_byte_for_byte_what_aiokafka_makes(
+    messages: list[Any], producer_id: int, epoch: int, sequence: int
+) -> None:
+    ours, theirs = RecordBatch(1 << 30), BatchBuilder(1 << 30, 0)
+    for key, value, headers in messages:
+        assert ours.add(key, value, (encode_headers(headers),))
+        theirs.append(timestamp=ours.timestamp, key=key, value=value, headers=headers)
+    for builder in (ours, theirs):
+        builder._set_producer_state(producer_id, epoch, sequence)
+    assert ours._build() == bytes(theirs._build())
+    assert ours.record_count() == theirs.record_count()
+
+
+def test_headers_encoded_in_parts_are_the_same_headers() -> None:
+    known, place, last = [("a", b"1"), ("bé", None)], ("ce_id", b"x" * 300), ("z", b"")
+    parts = (header_prefix(known, "ce_id", more=1), varint(300), b"x" * 300, encode_headers([last])[1:])
+    assert b"".join(parts) == encode_headers([*known, place, last])
+
+
+@pytest.mark.parametrize(("limit", "fits"), [(10_000, True), (150, False)])
+def test_what_must_stay_together_is_one_batch_or_none(limit: int, fits: bool) -> None:
+    found = batch_of([(b"k%d" % n, b"v" * 10) for n in range(10)], limit)
+    assert (found is not None and found.record_count() == 10) == fits
+    assert batch_of([(b"k", b"v" * limit)], limit) is None, "one record that is too large"
 
 
 @pytest.mark.parametrize(("count", "size"), [(200, 200_000), (1_000, 5_000)])
@@ -60,6 +86,6 @@ def test_a_record_that_no_topic_accepts_is_left_to_the_broker_to_refuse_and_neve
 def test_outputs_keep_the_order_of_each_place() -> None:
     outputs = Outputs()
     for number in range(6):
-        outputs.add("even" if number % 2 == 0 else "odd", 0, b"k", b"%d" % number, [])
-    assert [value for _, value, _ in outputs.by_place["even", 0]] == [b"0", b"2", b"4"]
-    assert [value for _, value, _ in outputs.by_place["odd", 0]] == [b"1", b"3", b"5"]
+        outputs.add("even" if number % 2 == 0 else "odd", 0, b"k", b"%d" % number)
+    assert [value for _, value, _ in by_place(outputs)["even", 0]] == [b"0", b"2", b"4"]
+    assert [value for _, value, _ in by_place(outputs)["odd", 0]] == [b"1", b"3", b"5"]

@@ -22,6 +22,9 @@ class Reader:
     def __init__(self, **topics: list[Any]) -> None:
         self._topics = {f"p-{name.replace('_', '.')}": records for name, records in topics.items()}
 
+    async def end(self, topic: str, partition: int) -> int:
+        return 100
+
     async def tail(self, topic: str, partition: int, enough: Any) -> list[Any]:
         records = self._topics.get(topic, [])
         for count in range(1, len(records) + 1):

@@ -62,7 +62,7 @@ def test_a_position_never_goes_back() -> None:
     assert state.applied == 7
 
 
-def test_a_commit_writes_states_settings_and_position_together_and_then_lets_waiters_go_on() -> None:
+def test_what_is_published_is_read_and_waited_for_and_a_commit_writes_it_whole_with_the_position() -> None:
     async def scenario() -> None:
         store = Memory()
         state = partition(store)
@@ -74,11 +74,18 @@ def test_a_commit_writes_states_settings_and_position_together_and_then_lets_wai
         view.put_org(100, OrgSettings.model_validate(SETTINGS))
         view.applied = 5
         assert state.applied == 0
-        assert state.org(100) is None  # nobody sees a checkpoint that is not committed
+        assert state.org(100) is None  # nobody sees what is not published
         assert not waiter.done()
-        state.commit(view, 77)
+        state.publish(view)
         assert waiter.done()
+        assert (state.applied, store.offset) == (5, -1)
+        assert state.states([b"100:c"])[b"100:c"] == State(1).encode()
+        written = state.begin_write()
+        assert {key for key, _ in written} == {b"100:c", b"100:", META_KEY}
+        assert state.states([b"100:c"])[b"100:c"] == State(1).encode()
+        state.commit(77)
         assert (state.applied, store.offset) == (5, 77)
+        assert state.states([b"100:c"])[b"100:c"] == State(1).encode()
         assert set(store.values) == {b"100:c", b"100:", META_KEY}
         found = state.org(100)
         assert found is not None
