@@ -278,6 +278,10 @@ async def _admin(config: Config) -> AsyncIterator[AIOKafkaAdminClient]:
         try:
             async with asyncio.timeout(CONNECT_S):
                 await admin.start()
+                # A broker that has only just come up names no controller for a moment.
+                while admin._client.cluster.controller is None:
+                    await asyncio.sleep(POLL_S)
+                    await admin._client.force_metadata_update()
             async with asyncio.timeout(CREATE_S):
                 yield admin
         finally:

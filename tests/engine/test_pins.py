@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.consumer.fetcher import Fetcher
-from aiokafka.producer.message_accumulator import BatchBuilder, MessageAccumulator
+from aiokafka.producer.message_accumulator import MessageAccumulator
 from faust.app.base import App
 from faust.assignor.partition_assignor import PartitionAssignor
 from faust.stores import rocksdb
@@ -31,6 +31,7 @@ from faust.types import Message as FaustMessage
 from mode.threads import QueueServiceThread, ServiceThread
 
 from streams.engine import table, transport
+from streams.engine.wire import RecordBatch
 
 PYPROJECT = Path(__file__).parents[2] / "pyproject.toml"
 
@@ -65,7 +66,12 @@ SOURCES: list[tuple[str, str, str]] = [
         "6eac5383e096",
         "Consumer._new_offset: who asks for it and what None means",
     ),
-    (CONSUMER + ".ack", "043f60c6f810", "Consumer._new_offset: how an ack gets into _acked and _acked_index"),
+    (CONSUMER + ".ack", "043f60c6f810", "Consumer.ack: all that it does besides the books, which are ours"),
+    (
+        CONSUMER + "._drain_messages",
+        "c8a253423420",
+        "Consumer.getmany: what Faust does with a message, and its read offsets",
+    ),
     (CONSUMER + "._is_changelog_tp", "22f20603322b", "Consumer.getmany: how a changelog partition is known"),
     (CONSUMER + ".stop_flow", "d1dcb2b4a7c8", "Consumer.on_partitions_revoked: stops handing out"),
     (
@@ -98,7 +104,24 @@ SOURCES: list[tuple[str, str, str]] = [
     (
         "mode.threads:QueueServiceThread.call_thread",
         "d968874ddbb9",
-        "ConsumerThread.committed: runs a coroutine on the thread's loop",
+        "ConsumerThread.call_thread: awaits what the call gives",
+    ),
+    ("mode.threads:ServiceThread.start", "e44fef56303a", "ConsumerThread.start: what is set before the thread runs"),
+    (
+        "mode.threads:ServiceThread._serve",
+        "09e4a4825ccb",
+        "ConsumerThread.start: runs to the end of the service, on any loop",
+    ),
+    ("mode.threads:ServiceThread.stop", "a688f15051b8", "ConsumerThread.stop: ends without a thread"),
+    (
+        "mode.threads:ServiceThread._gather_remaining_tasks",
+        "6d860d2fed78",
+        "ConsumerThread: would cancel every task of its loop",
+    ),
+    (
+        "mode.threads:QueueServiceThread.on_thread_started",
+        "5740f5ca96d3",
+        "ConsumerThread.start: nothing that needs a thread",
     ),
     (
         FETCHER + ".fetched_records",
@@ -145,13 +168,41 @@ SOURCES: list[tuple[str, str, str]] = [
         "c56130f74888",
         "LogReader.end: the last stable offset with read_committed",
     ),
-    ("aiokafka.producer.producer:AIOKafkaProducer.create_batch", "7f970c1c3d25", "Writer: batches hold what they say"),
     (
         "aiokafka.producer.producer:AIOKafkaProducer.send_batch",
         "ec0c0f71895a",
         "Writer: one batch stays one record batch, in order",
     ),
-    ("aiokafka.producer.message_accumulator:BatchBuilder.append", "d151bb25e975", "Writer._batches: None means full"),
+    (
+        "aiokafka.producer.message_accumulator:BatchBuilder._build",
+        "20f6f91dcd14",
+        "RecordBatch: what the producer sends",
+    ),
+    (
+        "aiokafka.producer.message_accumulator:BatchBuilder._set_producer_state",
+        "9a486fd2d0a8",
+        "RecordBatch: told before it is built",
+    ),
+    (
+        "aiokafka.producer.message_accumulator:MessageAccumulator.add_batch",
+        "4ca8128b2d7c",
+        "RecordBatch: methods that are called",
+    ),
+    (
+        "aiokafka.producer.message_accumulator:MessageBatch.set_producer_state",
+        "d694316e712c",
+        "RecordBatch: methods that are called",
+    ),
+    (
+        "aiokafka.producer.message_accumulator:MessageBatch.get_data_buffer",
+        "167c09cc02bc",
+        "RecordBatch: may be asked twice",
+    ),
+    (
+        "aiokafka.producer.message_accumulator:MessageBatch.remaining_linger",
+        "49def67f87f5",
+        "RecordBatch: methods that are called",
+    ),
     (
         "aiokafka.producer.message_accumulator:MessageBatch.expired",
         "9497c4625a49",
@@ -257,12 +308,21 @@ OVERRIDES: list[tuple[type, type, tuple[str, ...]]] = [
     (
         transport.ConsumerThread,
         driver.AIOKafkaConsumerThread,
-        ("on_start", "_create_worker_consumer", "_fetch_records", "_commit"),
+        (
+            "on_start",
+            "start",
+            "stop",
+            "_gather_remaining_tasks",
+            "call_thread",
+            "_create_worker_consumer",
+            "_fetch_records",
+            "_commit",
+        ),
     ),
     (
         transport.Consumer,
         driver.Consumer,
-        ("_new_consumer_thread", "getmany", "perform_seek", "on_partitions_revoked", "_add_gap", "_new_offset"),
+        ("_new_consumer_thread", "getmany", "perform_seek", "on_partitions_revoked", "ack", "_add_gap", "_new_offset"),
     ),
     (table._RocksOptions, rocksdb.RocksDBOptions, ("open", "as_options")),
     (table.BytesStore, rocksdb.Store, ("revoke_partitions", "stop")),
@@ -305,11 +365,11 @@ ATTRIBUTES: list[tuple[Any, tuple[str, ...]]] = [
     (MessageAccumulator, ("_batch_ttl",)),
     (
         faust_consumer.Consumer,
-        ("_acked", "_acked_index", "_buffered_partitions", "_read_offset", "_committed_offset"),
+        ("_acked", "_acked_index", "_buffered_partitions", "_read_offset", "_committed_offset", "_unacked_messages"),
     ),
     (faust_consumer.ThreadDelegateConsumer, ("_thread",)),
     (driver.AIOKafkaConsumerThread, ("tp_last_committed_at",)),
-    (ServiceThread, ("thread_loop",)),
+    (ServiceThread, ("thread_loop", "parent_loop", "_thread_started", "_thread_running")),
     (rocksdb.Store, ("_dbs", "rocksdb_options")),
     (App, ("_crashed", "rebalancing", "consumer_generation_id")),
     (PartitionAssignor, ("_tps_url",)),
@@ -354,13 +414,16 @@ def test_the_patience_with_a_batch_is_read_when_a_batch_is_made() -> None:
     assert "request_timeout_ms / 1000" in inspect.getsource(AIOKafkaProducer.__init__)
 
 
-def test_a_batch_builder_says_when_it_is_full_and_takes_headers_without_a_value() -> None:
-    builder = BatchBuilder(1_000, 0)
-    assert builder.append(timestamp=1, key=b"k", value=b"v", headers=[("h", None), ("h", b"v")]) is not None
-    assert builder.append(timestamp=1, key=b"k", value=b"v" * 2_000) is None
-    assert builder.record_count() == 1
+def test_our_batches_have_every_method_of_aiokafkas_that_its_producer_calls() -> None:
+    source = inspect.getsource(importlib.import_module("aiokafka.producer.message_accumulator"))
+    called = set(re.findall(r"(?:self\._builder|batch\._builder|(?<!self\.)\bbuilder)\.(\w+)\(", source))
+    # What `BatchBuilder` calls of its own builder, and what only `send` needs.
+    called -= {"append", "build", "set_producer_state"}
+    assert called == {"record_count", "close", "closed", "_set_producer_state", "_build", "size"} & called
+    assert {"record_count", "_build", "_set_producer_state"} <= called
+    assert all(callable(getattr(RecordBatch, name)) for name in called)
 
 
-def test_a_consumer_thread_runs_its_calls_on_its_own_loop() -> None:
+def test_a_consumer_thread_is_of_the_kind_whose_calls_are_taken_over() -> None:
     assert "call_thread" in vars(QueueServiceThread)
     assert issubclass(driver.AIOKafkaConsumerThread, QueueServiceThread)

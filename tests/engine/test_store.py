@@ -15,8 +15,8 @@ from faust.types import TP
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from streams.engine import table as table_module
 from streams.domain.state import FORMAT_VERSION
+from streams.engine import table as table_module
 from streams.engine.partition import META_KEY, Partition
 from streams.engine.table import BytesStore, BytesTable
 

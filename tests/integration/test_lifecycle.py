@@ -194,6 +194,35 @@ def test_an_output_that_the_broker_refuses_ends_the_worker_before_anything_is_co
     Comparison(world).check()
 
 
+def test_a_decision_that_was_published_without_its_audit_gets_it_as_of_then(
+    make_world: MakeWorld, make_worker: MakeWorker
+) -> None:
+    world = make_world()
+    worker = make_worker(world).start().ready()
+    org = Org(world)
+    org.opt_in(-1000)
+    assert org.verdict() == (True, "opted_in")
+    world.settle()
+    # Decisions and their audit travel in one request, of which the broker takes one half only.
+    world.configure(AUDIT, **{"max.message.bytes": "100"})
+    asked = org.send_request(org.request())
+    told = org.decision(asked)
+    assert worker.wait() == 1
+    assert world.config.topic(AUDIT) in worker.last_line
+    world.configure(AUDIT, **{"max.message.bytes": str(20 << 20), "retention.ms": "-1"})
+    # What comes after it must not show in its explanation.
+    org.opt_out(0)
+    worker.start().ready()
+    audit = world.log(AUDIT).wait(
+        "the audit of the decision", lambda r: r.body.get("decision", {}).get("request_id") == asked
+    )
+    assert audit.body["decision"] == told
+    assert [one["status"] for one in audit.body["inputs"]] == ["OPTIN"]
+    assert org.verdict() == (False, "opted_out")
+    world.settle()
+    Comparison(world).check()
+
+
 # --- a broker that goes away -------------------------------------------------------------------------
 
 
