@@ -63,27 +63,40 @@ _WRITE.disable_wal = True
 
 
 class _Recent:
-    """The values of one partition that were read lately, within a number of bytes; the oldest make room."""
+    """The values of one partition that were read or written lately, within a number of bytes.
 
-    __slots__ = ("_room", "values")
+    Two generations: when the younger one has half of the room, it becomes the older one, and what nobody has asked for
+    since then goes.
+    """
+
+    __slots__ = ("_half", "_left", "_old", "_young")
 
     def __init__(self, room: int) -> None:
-        self._room = room
-        self.values: dict[bytes, bytes] = {}
+        self._half = room // 2
+        self._left = self._half
+        self._young: dict[bytes, bytes] = {}
+        self._old: dict[bytes, bytes] = {}
 
-    def add(self, key: bytes, value: bytes) -> None:
-        self.values[key] = value
-        self._room -= len(value) + RECENT_OVERHEAD
-        while self._room < 0:
-            self._room += len(self.values.pop(next(iter(self.values)))) + RECENT_OVERHEAD
+    def get(self, keys: list[bytes]) -> list[bytes | None]:
+        """The value of each key, None if it is not among them."""
+        found = list(map(self._young.get, keys))
+        for at, value in enumerate(found):
+            if value is None and (older := self._old.get(keys[at])) is not None:
+                found[at] = older
+                self.put(keys[at], older)
+        return found
 
-    def replace(self, key: bytes, value: bytes | None) -> None:
-        """Keep up with a write; a value that was not read lately is not worth the room."""
-        known = self.values.pop(key, None)
-        if known is not None:
-            self._room += len(known) + RECENT_OVERHEAD
-            if value is not None:
-                self.add(key, value)
+    def put(self, key: bytes, value: bytes) -> None:
+        """Remember a value."""
+        self._young[key] = value
+        self._left -= len(value) + RECENT_OVERHEAD
+        if self._left < 0:
+            self._old, self._young, self._left = self._young, {}, self._half
+
+    def forget(self, key: bytes) -> None:
+        """There is no such value any more."""
+        self._young.pop(key, None)
+        self._old.pop(key, None)
 
 
 class BytesStore(rocksdb.Store):  # type: ignore[misc]
@@ -101,14 +114,14 @@ class BytesStore(rocksdb.Store):  # type: ignore[misc]
         recent = self._recent.get(partition)
         if recent is None:
             recent = self._recent[partition] = _Recent(RECENT_BYTES // self.table.partitions)
-        found: list[bytes | None] = list(map(recent.values.get, keys))
+        found = recent.get(keys)
         missing = [key for key, value in zip(keys, found, strict=True) if value is None]
         if missing:
             stored = dict(zip(missing, self._db_for_partition(partition).get(missing), strict=True))
             found = [stored[key] if value is None else value for key, value in zip(keys, found, strict=True)]
             for key, value in stored.items():
                 if value is not None:
-                    recent.add(key, value)
+                    recent.put(key, value)
         return found
 
     def write(self, partition: int, values: Iterable[tuple[bytes, bytes | None]], offset: int) -> None:
@@ -121,7 +134,10 @@ class BytesStore(rocksdb.Store):  # type: ignore[misc]
             else:
                 batch.put(key, value)
             if recent is not None:
-                recent.replace(key, value)
+                if value is None:
+                    recent.forget(key)
+                else:
+                    recent.put(key, value)
         batch.put(self.offset_key, b"%d" % offset)
         self._db_for_partition(partition).write(batch, _WRITE)
         self._offsets[partition] = offset

@@ -55,6 +55,9 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
 
     #: Until when (monotonic seconds) the group surely counts us as a member.
     lease_until = 0.0
+    #: Partitions of which nothing is taken for now: what was fetched of them stays with the fetcher, which then fetches
+    #: no more of them. (aiokafka's own `pause` throws away what is fetched.)
+    held: set[TP]
     _serving: asyncio.Task[None]
 
     async def start(self) -> None:
@@ -77,6 +80,9 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
 
     async def on_start(self) -> None:
         await super().on_start()
+        self.held = set()
+        # What is fetched and not taken yet is no reason to fetch nothing of other partitions.
+        self._ensure_consumer()._fetcher._prefetch_backoff = 0
         coordinator = self._ensure_consumer()._coordinator
         session_s = self.app.conf.broker_session_timeout
         beat = coordinator._do_heartbeat
@@ -119,8 +125,9 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
                     records = getattr(result, "_partition_records", None)
                     if records is not None:
                         records._consumer_record = _lean_record
-                # All that was fetched is taken at once: what stays behind would hold up the next fetch of all others.
-                fetched.update(await fetcher.fetched_records(active_partitions, timeout=0))
+                wanted = active_partitions - self.held
+                if wanted:
+                    fetched.update(await fetcher.fetched_records(wanted, timeout=0))
                 fetched.after = self._positions(consumer, active_partitions)
                 left = deadline - monotonic()
                 if fetched or fetched.after != fetched.before or left <= 0 or not self.consumer.flow_active:
@@ -243,15 +250,14 @@ class Consumer(driver.Consumer):
         )
 
     def hold_back(self, tp: TP, full: bool) -> None:
-        """Stop fetching a partition whose lane is full; fetch it again when it has room."""
-        consumer = self._thread._ensure_consumer()
-        place = TopicPartition(tp.topic, tp.partition)
-
-        def change() -> None:
-            if place in consumer.assignment():
-                (consumer.pause if full else consumer.resume)(place)
-
-        self._thread.thread_loop.call_soon(change)
+        """Take nothing of a partition whose lane is full; take of it again when it has room."""
+        if full:
+            self._thread.held.add(tp)
+        elif tp in self._thread.held:
+            self._thread.held.remove(tp)
+            fetcher = self._thread._ensure_consumer()._fetcher
+            for waiter in fetcher._fetch_waiters:
+                fetcher._notify(waiter)
 
     @property
     def holds_lease(self) -> bool:
@@ -279,6 +285,7 @@ class Consumer(driver.Consumer):
                 # Done before a crash that came before the commit: committed with the next batch, or without one.
                 self._acked[tp].append(offset - 1)
         self._cursor = dict(starts)
+        self._thread.held.clear()
 
     async def on_partitions_revoked(self, revoked: set[TP]) -> None:
         """Finish what is in hand and commit it while the partitions are still ours; Faust forgets it here."""

@@ -128,6 +128,12 @@ SOURCES: list[tuple[str, str, str]] = [
         "52741e8b5ba0",
         "ConsumerThread._fetch_records: what is taken, and that positions move with it",
     ),
+    (FETCHER + "._notify", "1ca558c31fdd", "Consumer.hold_back: wakes who waits for records"),
+    (
+        FETCHER + "._get_actions_per_node",
+        "dc14ec5910ad",
+        "ConsumerThread.held: partitions with records that wait are not fetched, others of their node are",
+    ),
     (
         FETCHER + "._create_fetch_waiter",
         "eebaed6719d2",
@@ -151,12 +157,6 @@ SOURCES: list[tuple[str, str, str]] = [
         "aiokafka.consumer.group_coordinator:GroupCoordinator._heartbeat_routine",
         "4a8673951933",
         "ConsumerThread.on_start: looks _do_heartbeat up on the instance",
-    ),
-    ("aiokafka.consumer.consumer:AIOKafkaConsumer.pause", "9011686344cc", "Consumer.hold_back"),
-    (
-        "aiokafka.consumer.consumer:AIOKafkaConsumer.resume",
-        "b58a55d2ee88",
-        "Consumer.hold_back: wakes a fetch that waits",
     ),
     (
         "aiokafka.consumer.consumer:AIOKafkaConsumer.highwater",
@@ -360,7 +360,7 @@ ATTRIBUTES: list[tuple[Any, tuple[str, ...]]] = [
         AIOKafkaConsumer,
         ("_isolation_level", "_fetch_max_wait_ms", "_subscription", "_fetcher", "_closed", "_coordinator"),
     ),
-    (Fetcher, ("_subscriptions", "_closed")),
+    (Fetcher, ("_subscriptions", "_closed", "_prefetch_backoff", "_fetch_waiters")),
     (AIOKafkaProducer, ("_message_accumulator",)),
     (MessageAccumulator, ("_batch_ttl",)),
     (
