@@ -74,7 +74,7 @@ def _tune_memory() -> None:
     with suppress(OSError, AttributeError):
         libc = ctypes.CDLL(None)
         libc.mallopt(M_MMAP_THRESHOLD, 32 << 20)
-        libc.mallopt(M_TRIM_THRESHOLD, 32 << 20)
+        libc.mallopt(M_TRIM_THRESHOLD, 16 << 20)
         # RocksDB's threads would each keep an arena of their own.
         libc.mallopt(M_ARENA_MAX, 2)
     gc.collect()
