@@ -47,7 +47,7 @@ class Config:
         5_000, "how long a request waits for the state, unless it says itself", low=0, high=60_000
     )
     max_record_bytes: int = _option(262_144, "larger inputs are dead letters (too_large)", low=1_024, high=1_000_000)
-    batch_records: int = _option(1_000, "most records in one checkpoint of one partition", low=1, high=100_000)
+    batch_records: int = _option(1_000, "most changes in one checkpoint", low=1, high=100_000)
     log_level: str = _option("info", "debug, info, warning or error")
 
     def topic(self, name: str) -> str:

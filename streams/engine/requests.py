@@ -17,6 +17,8 @@ from streams.engine.records import Batch, Record
 
 #: So many requests of a partition may wait for the state before no more are taken in.
 MOST_PARKED = 20_000
+#: So far beyond the oldest request that still waits others are taken in: a restart has to find all their answers.
+MOST_AHEAD = 100_000
 #: About so many are decided before their decisions are written.
 MOST_AT_ONCE = 2_000
 #: So many are read and decided in one go: their data stays in the processor's cache, and others get their turn.
@@ -125,6 +127,10 @@ class Desk:
         self._batches: deque[Open] = deque()
         #: Below this some requests were answered by an earlier owner.
         self._new_from = max(progress.answered, default=progress.floor - 1) + 1
+
+    def has_place(self) -> bool:
+        """Whether more may be taken in: neither do too many wait, nor one for too long."""
+        return len(self.parked) < MOST_PARKED and self.progress.high - self.progress.floor < MOST_AHEAD
 
     def accept(self, batch: Batch) -> tuple[Open, list[Record]]:
         """A batch that arrived, and its records that are not answered yet."""
@@ -236,7 +242,7 @@ class RequestsLane(WritingLane[Decided]):
         return taken
 
     def _has_place(self) -> bool:
-        return all(len(desk.parked) < MOST_PARKED for desk in self.desks.values())
+        return all(desk.has_place() for desk in self.desks.values())
 
     def _look_soon(self) -> None:
         """The state has moved on: look at those who wait, once for all partitions that it moved in this turn."""
@@ -285,6 +291,9 @@ class RequestsLane(WritingLane[Decided]):
                 metrics.of(metrics.STEP, "eligibility.requests", step).observe(time.monotonic() - at)
         for opened, count in group.parts:
             opened.left -= count
+        if self._waiting:
+            # There may be place again.
+            self.wake()
         for number, desk in self.desks.items():
             desk.settle()
             answered = group.answered.get(number)

@@ -11,8 +11,8 @@ from streams.config import Config
 
 #: First look at so many records of a partition's end, then at four times as many, up to the limit.
 FIRST_LOOK = 2_000
-#: One checkpoint's outputs and what other lanes wrote between them fit into this many records.
-LIMIT = 128_000
+#: One checkpoint's outputs fit into this many records, and so do all answers beyond a request that waits (MOST_AHEAD).
+LIMIT = 256_000
 
 Enough = Callable[[list[Any]], bool]
 
@@ -65,7 +65,7 @@ class LogReader:
             found = await self._range(TopicPartition(topic, partition), first, end)
             if first == start or count >= LIMIT or enough(found):
                 return found
-            count *= 4
+            count = min(count * 4, LIMIT)
 
     async def _range(self, tp: TopicPartition, first: int, end: int) -> list[Any]:
         return [record async for records in self.scan(tp.topic, tp.partition, first, end) for record in records]
