@@ -53,6 +53,8 @@ async def forwarded_records(reader: LogReader, config: Config, source: str) -> F
 
 async def outputs_of_changes(reader: LogReader, config: Config, partition: int, applied: int) -> dict[str, set[int]]:
     """Offsets at or above `applied` of `consent.changes` whose outputs are in place already, by output topic."""
+    if await reader.end(config.topic(topics.CHANGES.name), partition) <= applied:
+        return {}
     found: dict[str, set[int]] = {}
     for spec, inputs in ((topics.AUDIT, _audited), (topics.DEADLETTER, _buried)):
         offsets_of = partial(inputs, source=topics.CHANGES.name, config=config, partition=partition)

@@ -26,8 +26,9 @@ from streams.engine.records import Batch, Record
 if TYPE_CHECKING:
     from streams.engine.core import Engine
 
-#: One fetch request asks the broker to wait this long for data; new data answers it at once.
-FETCH_MAX_WAIT_MS = 500
+#: One fetch request asks the broker to wait this long for data; new data answers it at once. A partition that has just
+#: been released by its lane waits for the end of the request under way, so this is short.
+FETCH_MAX_WAIT_MS = 100
 
 
 def _lean_record(_: Any, record: Any) -> Record:
@@ -81,8 +82,6 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
     async def on_start(self) -> None:
         await super().on_start()
         self.held = set()
-        # What is fetched and not taken yet is no reason to fetch nothing of other partitions.
-        self._ensure_consumer()._fetcher._prefetch_backoff = 0
         coordinator = self._ensure_consumer()._coordinator
         session_s = self.app.conf.broker_session_timeout
         beat = coordinator._do_heartbeat

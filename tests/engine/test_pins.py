@@ -360,7 +360,7 @@ ATTRIBUTES: list[tuple[Any, tuple[str, ...]]] = [
         AIOKafkaConsumer,
         ("_isolation_level", "_fetch_max_wait_ms", "_subscription", "_fetcher", "_closed", "_coordinator"),
     ),
-    (Fetcher, ("_subscriptions", "_closed", "_prefetch_backoff", "_fetch_waiters")),
+    (Fetcher, ("_subscriptions", "_closed", "_fetch_waiters")),
     (AIOKafkaProducer, ("_message_accumulator",)),
     (MessageAccumulator, ("_batch_ttl",)),
     (

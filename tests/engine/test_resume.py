@@ -68,6 +68,13 @@ def test_nothing_written_is_nothing_found() -> None:
     assert written == {}
 
 
+def test_where_everything_is_done_nobody_looks_for_outputs() -> None:
+    # The logs end at 100; the tails would say otherwise.
+    assert of_changes(100, consent_audit=[audit("consent.changes", 100)]) == {}
+    progress, written = of_requests(100, eligibility_decisions=[decided(100, 100, 101)])
+    assert (progress.floor, progress.answered, written) == (100, frozenset(), {})
+
+
 def test_outputs_at_or_above_the_state_are_those_of_the_unfinished_checkpoint() -> None:
     audits = [audit("consent.changes", offset) for offset in (7, 8, 9, 10, 12)]
     letters = [dead("p-consent.changes", offset) for offset in (5, 11)]
