@@ -163,7 +163,7 @@ def _read_meta(store: BytesStore, number: int) -> int:
     meta: dict[str, Any] = orjson.loads(raw)
     if meta["v"] != FORMAT_VERSION:
         raise UnknownFormatError(
-            f"state format {meta['v']}, this version reads {FORMAT_VERSION}: run the version of consent-streams that wrote "
-            "it, or start anew with another CONSENT_TOPIC_PREFIX and CONSENT_DATADIR"
+            f"state format {meta['v']}, this version reads {FORMAT_VERSION}: run the version of consent-streams that "
+            "wrote it, or start anew with another CONSENT_TOPIC_PREFIX and CONSENT_DATADIR"
         )
     return int(meta["next"])
