@@ -63,11 +63,11 @@ class Eligibility:
             if key and value and (not headers or not was_forwarded(record)) and size_of(record) <= self._max_bytes:
                 request = _read_request(value)
                 if request is not None and customer_key(request["org_id"], request["customer_id"]) == key:
-                    asked.append((record, request, 0 if "min_position" not in request else self._least(request)))
+                    asked.append((record, request, self._least(request)))
                     continue
             question = self._read_slowly(record, aside)
             if question is not None:
-                asked.append((record, question, 0 if isinstance(question, Unread) else self._least(question)))
+                asked.append((record, question, self._least(question)))
         return asked
 
     def _read_slowly(self, record: Record, aside: Outputs) -> Question | None:
@@ -114,9 +114,9 @@ class Eligibility:
             return None
         return Unread(document)
 
-    def _least(self, request: dict[str, Any]) -> int:
+    def _least(self, question: Question) -> int:
         """Everything below this must have been weighed, says the request."""
-        asked = request.get("min_position")
+        asked = None if isinstance(question, Unread) else question.get("min_position")
         if asked is None:
             return 0
         return asked["offset"] + 1 if asked["partition"] == self._scribe.partition else NEVER
@@ -145,7 +145,7 @@ class Eligibility:
         states = partition.states(list({record.key for record, _, _ in asked if record.key}))
         promised = progress.promised
         reasons: Counter[str] = Counter()
-        number, applied = self._scribe.partition, partition.applied
+        number = self._scribe.partition
         answers: list[Answered] = []
         for record, question, _ in asked:
             offset, _, key, _, _ = record
@@ -158,8 +158,7 @@ class Eligibility:
                     answers.append((offset, None))
                     continue
                 verdict, version = self._verdict(partition, state, question, behind)
-                request = _echo(question.document) if isinstance(question, Unread) else question
-                body = decision_body(request, number, offset, applied, verdict, version)
+                body = self._body(partition, offset, question, verdict, version)
                 reasons[verdict.reason] += 1
                 audit = decision_audit(number, offset, version, body, verdict.inputs)
                 self._scribe.audit(out, record, audit, mark)
@@ -178,8 +177,7 @@ class Eligibility:
         key = record.key or b""
         behind = orjson.loads(published)["reason"] == "state_behind"
         verdict, version = self._verdict(partition, partition.states([key])[key], question, behind)
-        request = _echo(question.document) if isinstance(question, Unread) else question
-        again = decision_body(request, partition.number, record.offset, partition.applied, verdict, version)
+        again = self._body(partition, record.offset, question, verdict, version)
         if again != published:
             log.warning("%d/%d: computed again, the decision is %r", partition.number, record.offset, again)
         audit = decision_audit(partition.number, record.offset, version, published, verdict.inputs)
@@ -196,6 +194,11 @@ class Eligibility:
         if behind:
             return Verdict(False, "state_behind", None, None, []), version
         return decide(org, decode_state(state), question), version
+
+    @staticmethod
+    def _body(partition: Partition, offset: int, question: Question, verdict: Verdict, version: int | None) -> bytes:
+        request = _echo(question.document) if isinstance(question, Unread) else question
+        return decision_body(request, partition.number, offset, partition.applied, verdict, version)
 
 
 def _echo(document: dict[str, Any]) -> dict[str, Any]:

@@ -26,7 +26,7 @@ class Scribe:
     def __init__(self, source: str, partition: int, prefix: str) -> None:
         self.partition = partition
         self._source = source
-        self._place = f"{source}/{partition}/"
+        self._place_head = f"{source}/{partition}/".encode()
         self._read_from = f"{prefix}{source}"
         self._audit = prefix + topics.AUDIT.name
         self._decisions = prefix + topics.DECISIONS.name
@@ -47,7 +47,6 @@ class Scribe:
         # The audit of a change ends with its position, everything else with the progress behind it.
         self._audit_head = header_prefix(audit, POSITION, more=0 if change else 1)
         self._decision_head = header_prefix(decision, POSITION, more=1)
-        self._place_head = self._place.encode()
         self.written: dict[str, set[int]] = {}
 
     def _is_written(self, topic: str, offset: int) -> bool:
@@ -56,16 +55,20 @@ class Scribe:
             return True
         return False
 
+    def _place_of(self, record: Record) -> bytes:
+        """Where the input stands, `{topic}/{partition}/{offset}`."""
+        return b"%b%d" % (self._place_head, record.offset)
+
     def audit(self, out: Outputs, record: Record, body: bytes, progress: bytes = b"") -> None:
         """The audit record of a change; or of a decision, with the `progress` of its partition (`progress_header`)."""
         if self.written and self._is_written(topics.AUDIT.name, record.offset):
             return
-        place = b"%b%d" % (self._place_head, record.offset)
+        place = self._place_of(record)
         out.add(self._audit, self.partition, record.key, body, (self._audit_head, varint(len(place)), place, progress))
 
     def decision(self, out: Outputs, record: Record, body: bytes, progress: bytes) -> None:
         """A decision, for the request's own key and partition."""
-        place = b"%b%d" % (self._place_head, record.offset)
+        place = self._place_of(record)
         headers = (self._decision_head, varint(len(place)), place, progress)
         out.add(self._decisions, self.partition, record.key, body, headers)
 
@@ -91,7 +94,7 @@ class Scribe:
         if self.written and self._is_written(self._source, record.offset):
             return
         metrics.MISROUTED.labels(self._source).inc()
-        mark = (FORWARDED, f"{self._place}{record.offset}".encode())
+        mark = (FORWARDED, self._place_of(record))
         out.add(self._read_from, home, record.key, record.value, (encode_headers([*record.headers, mark]),))
 
 

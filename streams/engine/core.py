@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Protocol
 
@@ -63,7 +62,6 @@ class Engine:
         #: Whether the group surely still counts this worker as a member.
         self.lease: Callable[[], bool] = lambda: False
         self._store = store
-        self._opened_at = time.monotonic()
 
     async def start(self) -> None:
         await asyncio.gather(self.changes_writer.start(), self.requests_writer.start(), self.reader.start())
@@ -101,7 +99,6 @@ class Engine:
         self._changes.start()
         self._requests.start()
         metrics.OWNED.set(len(self.partitions))
-        self._opened_at = time.monotonic()
         return {tp: offset for tp, offset in starts.items() if tp in committed}
 
     async def _restored(self, number: int) -> Partition:

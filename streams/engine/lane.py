@@ -159,7 +159,6 @@ class WritingLane(Lane, Generic[G]):
 
     async def close(self) -> None:
         """Stop working, and write what is worked on."""
-        self._closing.set()
         self._hurry.set()
         await super().close()
         if self._writing is not None:

@@ -275,7 +275,6 @@ class RequestsLane(WritingLane[Decided]):
 
     async def close(self) -> None:
         """Answer no more, and write what is decided."""
-        self._closing.set()
         if self._alarm is not None:
             self._alarm.cancel()
         await super().close()

@@ -17,6 +17,7 @@ from streams.engine.outputs import Outputs
 from streams.engine.partition import Partition, View
 from streams.engine.records import Record
 from streams.engine.requests import Progress
+from tests.memory import Memory
 from tests.model.generate import BASE_MS, Step, scenario
 from tests.model.slow import SlowModel
 from tests.model.wire import partition_of
@@ -28,19 +29,6 @@ PARTITIONS = 2
 MOST_BYTES = 20_000
 CHECKPOINT = 7  # records; small, so that states go through their written form again and again
 TYPES = {"change": TypeAdapter(ChangeAudit), "decision": TypeAdapter(DecisionAudit)}
-
-
-class Memory:
-    """A store in memory."""
-
-    def __init__(self) -> None:
-        self.values: dict[bytes, bytes] = {}
-
-    def get_many(self, partition: int, keys: list[bytes]) -> list[bytes | None]:
-        return [self.values.get(key) for key in keys]
-
-    def write(self, partition: int, values: list[tuple[bytes, bytes]], offset: int) -> None:
-        self.values.update(values)
 
 
 class Worker:

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from streams.engine.lane import FULL, Lane
 from streams.engine.records import Batch, Record
+from tests.engine.waiting import until
 
 
 def batch(number: int, records: int = 0, partition: int = 0) -> Batch:
@@ -36,12 +37,6 @@ class Recorder(Lane):
             if self._before is not None:
                 await self._before(found)
             self.done.append(found.next_offset)
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(5):
-        while not condition():
-            await asyncio.sleep(0)
 
 
 def test_batches_are_worked_on_in_the_order_in_which_they_were_put() -> None:

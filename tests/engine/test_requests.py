@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from hypothesis import given, settings
@@ -13,14 +13,9 @@ from streams.engine.outputs import Outputs
 from streams.engine.partition import Partition
 from streams.engine.records import Batch, Record
 from streams.engine.requests import Answered, Asked, Desk, Progress, RequestsLane
+from tests.engine.waiting import until
+from tests.memory import Memory
 from tests.written import by_place
-
-
-class Memory:
-    """A store in memory."""
-
-    def get_many(self, partition: int, keys: list[bytes]) -> list[bytes | None]:
-        return [None] * len(keys)
 
 
 class Clerk:
@@ -103,12 +98,6 @@ class World:
     @property
     def answered(self) -> list[int]:
         return [offset for offset, _ in self.told]
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(5):
-        while not condition():
-            await asyncio.sleep(0)
 
 
 async def a_while() -> None:

@@ -11,22 +11,8 @@ from hypothesis import strategies as st
 
 from streams.domain.state import FORMAT_VERSION, State, UnknownFormatError
 from streams.engine.partition import META_KEY, Partition, View
+from tests.memory import Memory
 from tests.schemas.samples import SETTINGS
-
-
-class Memory:
-    """A store in memory."""
-
-    def __init__(self) -> None:
-        self.values: dict[bytes, bytes] = {}
-        self.offset = -1
-
-    def get_many(self, partition: int, keys: list[bytes]) -> list[bytes | None]:
-        return [self.values.get(key) for key in keys]
-
-    def write(self, partition: int, values: list[tuple[bytes, bytes]], offset: int) -> None:
-        self.values.update(values)
-        self.offset = offset
 
 
 def partition(store: Any = None) -> Partition:

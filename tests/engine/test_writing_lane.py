@@ -12,6 +12,7 @@ import pytest
 
 from streams.engine.lane import WritingLane
 from streams.engine.records import Batch
+from tests.engine.waiting import until
 
 FULL = 3
 
@@ -56,12 +57,6 @@ class Recorder(WritingLane[Group]):
             raise RuntimeError("thirteen")
         self.written.append(group.numbers)
         return True
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(5):
-        while not condition():
-            await asyncio.sleep(0)
 
 
 def put(lane: Recorder, *numbers: int) -> None:
