@@ -36,7 +36,14 @@ class Config:
     http_host: str = _option("127.0.0.1", "address the worker's HTTP listens on")
     http_port: int = _option(6066, "port the worker's HTTP listens on; 0: any free one", low=0, high=65_535)
     http_advertised_url: str = _option("", "URL under which other workers reach this one; empty: host and port above")
-    http_token: str = _option("", "bearer token for HTTP; needed for everything but the probes off loopback")
+    http_token: str = _option("", "bearer token for HTTP: the operator's, and between workers; acts for every org")
+    users_file: str = _option("", "file of the users who may use HTTP, see `consent-streams users add`")
+    rate_limit: int = _option(500, "requests per second that one user may make of one worker", low=1, high=1_000_000)
+    max_body_bytes: int = _option(1_048_576, "larger HTTP requests are refused", low=1_024, high=100_000_000)
+    ssl_certfile: str = _option("", "certificate chain (PEM) to serve HTTPS with")
+    ssl_keyfile: str = _option("", "private key (PEM) of the certificate; empty: it is in the same file")
+    public_url: str = _option("", "URL that customers reach a worker's links under; empty: the worker's own")
+    link_secret: str = _option("", "signs links, the same for all workers; empty: made once in the data folder")
     standby_replicas: int = _option(0, "copies of each partition's state kept warm on other workers", low=0, high=100)
     session_timeout_ms: int = _option(
         10_000, "silence after which a worker's partitions move", low=1_000, high=3_600_000

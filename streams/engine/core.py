@@ -47,9 +47,10 @@ class Engine:
 
     def __init__(self, config: Config, store: Callable[[], BytesStore]) -> None:
         self.config = config
-        #: Each lane writes by a connection of its own, so that neither waits for the other's acknowledgements.
+        #: Each lane, and HTTP, writes by a connection of its own: none waits for another's acknowledgements.
         self.changes_writer = Writer(config)
         self.requests_writer = Writer(config)
+        self.intake_writer = Writer(config)
         self.reader = LogReader(config)
         self.opener: Opener
         self.partitions: dict[int, Partition] = {}
@@ -64,11 +65,14 @@ class Engine:
         self._store = store
 
     async def start(self) -> None:
-        await asyncio.gather(self.changes_writer.start(), self.requests_writer.start(), self.reader.start())
+        await asyncio.gather(*(client.start() for client in self._clients()))
 
     async def stop(self) -> None:
         await self.close()
-        await asyncio.gather(self.changes_writer.stop(), self.requests_writer.stop(), self.reader.stop())
+        await asyncio.gather(*(client.stop() for client in self._clients()))
+
+    def _clients(self) -> tuple[Writer | LogReader, ...]:
+        return self.changes_writer, self.requests_writer, self.intake_writer, self.reader
 
     def fail(self, error: BaseException) -> None:
         """The worker cannot go on: nothing behind this point may be acked."""

@@ -77,8 +77,16 @@ class Writer:
 
     async def append(self, topic: str, partition: int, key: bytes, value: bytes) -> int:
         """Write one record; returns its offset. Raises RefusedError."""
+        return await self.append_all(topic, partition, [(key, value)])
+
+    async def append_all(self, topic: str, partition: int, records: Iterable[tuple[bytes, bytes]]) -> int:
+        """Write records in one batch, in the log whole or not at all; returns the first one's offset.
+
+        Raises RefusedError.
+        """
         batch = RecordBatch(CHANGELOG_BYTES)
-        batch.add(key, value)
+        for key, value in records:
+            batch.add(key, value)
         (written,) = await self._write([(topic, partition, batch)])
         return int(written.offset)
 

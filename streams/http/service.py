@@ -8,46 +8,37 @@ import socket
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
 
-import httpx
 import orjson
 import uvicorn
 from fastapi import FastAPI, Request, Response
-from fastapi.responses import JSONResponse, PlainTextResponse
+from fastapi.responses import PlainTextResponse
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
-from schemas.eligibility import MAX_WAIT_MS, REQUEST
+from schemas.eligibility import REQUEST
 from streams import __version__
 from streams.agents.reading import UnreadableError, parse, validate
 from streams.config import Config
-from streams.domain.keys import customer_key, partition_of
+from streams.domain.keys import customer_key
 from streams.engine.core import Engine
-from streams.engine.partition import Partition
 from streams.engine.records import Record
-from streams.http.access import Access, token_headers
+from streams.http.access import Access
 from streams.http.answers import Answers
 from streams.http.customers import customer_document
+from streams.http.intake import Intake
+from streams.http.owners import ANSWER_MARGIN_S, HOP, OwnerOf, Owners, as_json, problem
 
 log = logging.getLogger(__name__)
-
-#: Beyond a request's own waiting time: for its way through the log.
-ANSWER_MARGIN_S = 5.0
-#: Set on a question that one worker passes on to another, which must then answer it itself.
-HOP = "x-consent-passed-on"
-
-Owner = Callable[[int], str | None]
-
 
 class Service:
     """Answers HTTP for one worker. `owner_of` names the URL of the worker that owns a partition, if it is known."""
 
-    def __init__(self, config: Config, engine: Engine, answers: Answers, owner_of: Owner) -> None:
+    def __init__(self, config: Config, engine: Engine, answers: Answers, owner_of: OwnerOf) -> None:
         self._config = config
         self._engine = engine
         self._answers = answers
-        self._owner_of = owner_of
-        self._client = httpx.AsyncClient(headers=token_headers(config), timeout=MAX_WAIT_MS / 1000 + ANSWER_MARGIN_S)
+        self._owners = Owners(config, engine, owner_of)
+        self._intake = Intake(config, engine.intake_writer)
         self._server: uvicorn.Server | None = None
         self._task: asyncio.Task[None] | None = None
 
@@ -63,7 +54,7 @@ class Service:
         if self._server is not None and self._task is not None:
             self._server.should_exit = True
             await self._task
-        await self._client.aclose()
+        await self._owners.close()
 
     def _routes(self, unready: Callable[[], str | None]) -> FastAPI:
         app = FastAPI(title="consent-streams", version=__version__, docs_url=None, redoc_url=None)
@@ -97,39 +88,34 @@ class Service:
         return app
 
     async def _customer(self, org_id: int, customer_id: str, request: Request) -> Response:
-        number = partition_of(customer_key(org_id, customer_id), self._config.partitions)
-        found = self._engine.partitions.get(number)
+        number = self._owners.number_of(customer_key(org_id, customer_id))
+        found = self._owners.here(number)
         if found is None:
-            return await self._pass_on(number, request)
-        await self._catch_up(found)
+            return await self._owners.pass_on(number, request)
+        await self._owners.catch_up(found)
         org = found.org(org_id)
         if org is None:
-            return _problem(404, f"no settings are in force for org {org_id}")
+            return problem(404, f"no settings are in force for org {org_id}")
         document = customer_document(found, org, org_id, customer_id)
         if document is None:
-            return _problem(404, f"customer {customer_id!r} of org {org_id} is unknown")
-        return _json(document)
-
-    async def _catch_up(self, partition: Partition) -> None:
-        """Who has just published wants to see it: wait for the log's end, but answer with what there is after that."""
-        ends = await self._engine.ends_of_changes([partition.number])
-        await asyncio.wait([partition.reached(ends[partition.number])], timeout=self._config.max_wait_ms / 1000)
+            return problem(404, f"customer {customer_id!r} of org {org_id} is unknown")
+        return as_json(document)
 
     async def _settings(self, org_id: int, request: Request) -> Response:
         versions = {}
         newest = None
-        for number, partition in sorted(self._engine.partitions.items()):
-            await self._catch_up(partition)
+        for partition in self._owners.all_here():
+            await self._owners.catch_up(partition)
             org = partition.org(org_id)
             if org is not None:
-                versions[str(number)] = org.version
+                versions[str(partition.number)] = org.version
                 newest = org if newest is None or org.version > newest.version else newest
-        if not self._engine.partitions and HOP not in request.headers:
-            return await self._pass_on(0, request)
+        if not self._owners.all_here() and HOP not in request.headers:
+            return await self._owners.pass_on(0, request)
         if newest is None:
-            return _problem(404, f"no settings are in force for org {org_id}")
+            return problem(404, f"no settings are in force for org {org_id}")
         document = newest.settings.model_dump(mode="json")
-        return _json({"org_id": org_id, "version": newest.version, "partitions": versions, "settings": document})
+        return as_json({"org_id": org_id, "version": newest.version, "partitions": versions, "settings": document})
 
     async def _eligibility(self, request: Request) -> Response:
         body = await request.body()
@@ -138,33 +124,18 @@ class Service:
             document.setdefault("request_id", str(uuid.uuid4()))
             checked = validate(document, REQUEST)
         except UnreadableError as exc:
-            return _problem(413 if exc.code == "too_large" else 422, str(exc), code=exc.code)
+            return problem(413 if exc.code == "too_large" else 422, str(exc), code=exc.code)
         key = customer_key(checked["org_id"], checked["customer_id"])
-        number = partition_of(key, self._config.partitions)
-        if number not in self._engine.partitions:
-            return await self._pass_on(number, request)
+        number = self._owners.number_of(key)
+        if self._owners.here(number) is None:
+            return await self._owners.pass_on(number, request)
         wait_ms = checked.get("max_wait_ms")
         patience = (self._config.max_wait_ms if wait_ms is None else wait_ms) / 1000 + ANSWER_MARGIN_S
         try:
             decision = await self._answers.ask(self._engine, number, key, orjson.dumps(document), patience)
         except TimeoutError:
-            return _problem(504, "not decided in time; the decision will be in eligibility.decisions")
+            return problem(504, "not decided in time; the decision will be in eligibility.decisions")
         return Response(decision, media_type="application/json")
-
-    async def _pass_on(self, number: int, request: Request) -> Response:
-        """Ask the partition's owner; a question that was passed on before stays here."""
-        url = None if HOP in request.headers else self._owner_of(number)
-        if url is None:
-            return _retry(f"partition {number} is being moved or restored")
-        target = url.rstrip("/") + request.scope["raw_path"].decode("ascii")
-        try:
-            answer = await self._client.request(
-                request.method, target, content=await request.body(), headers={HOP: "1"}
-            )
-        except httpx.HTTPError as exc:
-            log.warning("%s does not answer for partition %d: %r", url, number, exc)
-            return _retry(f"the worker of partition {number} does not answer")
-        return Response(answer.content, answer.status_code, media_type=answer.headers.get("content-type"))
 
 
 class _Server(uvicorn.Server):
@@ -174,14 +145,3 @@ class _Server(uvicorn.Server):
     def capture_signals(self) -> Iterator[None]:
         yield
 
-
-def _json(document: Any) -> Response:
-    return Response(orjson.dumps(document), media_type="application/json")
-
-
-def _problem(status: int, detail: str, **more: Any) -> Response:
-    return JSONResponse({"detail": detail, **more}, status_code=status)
-
-
-def _retry(detail: str) -> Response:
-    return JSONResponse({"detail": detail}, status_code=503, headers={"Retry-After": "1"})

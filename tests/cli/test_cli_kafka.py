@@ -188,7 +188,7 @@ def test_publish_writes_settings_to_every_partition_behind_what_came_before(worl
     assert result.exit_code == 0
     assert len(result.stdout.splitlines()) == 40 + PARTITIONS
     orders = defaultdict(list)
-    for record in world.read("consent.changes"):
+    for record in world.read_all("consent.changes", 40 + PARTITIONS):
         orders[record.partition].append(json.loads(record.value or b"")["event_id"][0])
     for order in orders.values():
         assert "".join(order).strip("e").strip("f") == "s"

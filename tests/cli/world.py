@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,6 +15,8 @@ from streams.client import Producer, Reader, Record
 from streams.config import Config
 
 PARTITIONS = 3
+#: What was acknowledged must be readable by then.
+SEEN_WITHIN_S = 20.0
 
 
 def invoke(*arguments: str, text: str | bytes | None = None, env: Mapping[str, str] | None = None) -> Result:
@@ -40,6 +43,13 @@ class World:
                 return [record async for bundle in reader.bundles(follow=False) for record in bundle]
 
         return asyncio.run(read())
+
+    def read_all(self, topic: str, count: int) -> list[Record]:
+        """As many records as are known to be there: the end of a transaction is seen a moment after its commit."""
+        deadline = time.monotonic() + SEEN_WITHIN_S
+        while len(found := self.read(topic)) < count:
+            assert time.monotonic() < deadline, f"{topic}: {len(found)} of {count} records"
+        return found
 
     def write(self, topic: str, key: bytes, value: bytes | None, headers: list[tuple[str, bytes]] | None = None) -> Any:
         """One record into a topic, named without prefix; where it lies."""

@@ -1,0 +1,38 @@
+"""Events that came by HTTP, on their way into `consent.changes`. Nothing changes state by another way."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import orjson
+
+from streams import topics
+from streams.config import Config
+from streams.domain.keys import customer_key, partition_of
+from streams.engine.outputs import Writer
+
+
+class Written(NamedTuple):
+    """Where an acknowledged event lies; a request's `min_position` can name it."""
+
+    partition: int
+    offset: int
+
+
+class Intake:
+    """Writes events of customers; each call is one record batch, in the log whole or not at all."""
+
+    def __init__(self, config: Config, writer: Writer) -> None:
+        self._config = config
+        self._topic = config.topic(topics.CHANGES.name)
+        self._writer = writer
+
+    async def publish(self, org_id: int, customer_id: str, events: list[dict[str, object]]) -> list[Written]:
+        """Write events of one customer (times as RFC 3339 text) and wait for the acknowledgement.
+
+        Returns their positions, in their order. Raises RefusedError if the broker refuses them.
+        """
+        key = customer_key(org_id, customer_id)
+        partition = partition_of(key, self._config.partitions)
+        first = await self._writer.append_all(self._topic, partition, [(key, orjson.dumps(event)) for event in events])
+        return [Written(partition, first + at) for at in range(len(events))]
