@@ -33,12 +33,13 @@ BESIDE: dict[str, set[str]] = {
     "streams.config": set(),
     "streams.topics": set(),
     "streams.metrics": set(),
+    "streams.links": {"streams.config"},
     "streams.broker": {"streams.broker"},
     "streams.admin": {"streams.config", "streams.topics", "streams.domain"},
     "streams.client": {"streams.admin", "streams.config", "streams.topics", "streams.domain", "schemas"},
 }
 #: The inner layers may use only these of what stands beside them.
-USED_BY_INNER = {"streams", "streams.config", "streams.topics", "streams.metrics"}
+USED_BY_INNER = {"streams", "streams.config", "streams.topics", "streams.metrics", "streams.links"}
 
 
 def part_of(module: str) -> str:
