@@ -65,4 +65,24 @@ class DecisionAudit(TypedDict):
     inputs: list[Weighed]
 
 
-AUDIT: TypeAdapter[ChangeAudit | DecisionAudit] = TypeAdapter(ChangeAudit | DecisionAudit)
+class CausedEvent(TypedDict):
+    """An event of `consent.changes` that something else caused."""
+
+    event_id: str
+    event: Literal["consent.changed", "consent.verified"]
+    customer_id: str
+
+
+class InboundAudit(TypedDict):
+    """What became of one record of `consent.inbound`; `input` is that record without `from` and `text`."""
+
+    record: Literal["inbound"]
+    position: Position
+    settings_version: int
+    outcome: Literal["taken", "ignored"]
+    outcome_reason: Literal["unknown_number", "unknown_command", "unknown_identifier"] | None
+    events: list[CausedEvent]
+    input: dict[str, Any]
+
+
+AUDIT: TypeAdapter[ChangeAudit | DecisionAudit | InboundAudit] = TypeAdapter(ChangeAudit | DecisionAudit | InboundAudit)

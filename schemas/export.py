@@ -10,7 +10,7 @@ from typing import Annotated, Any
 from pydantic import Field, TypeAdapter
 from pydantic.json_schema import GenerateJsonSchema
 
-from schemas.audit import ChangeAudit, DecisionAudit
+from schemas.audit import ChangeAudit, DecisionAudit, InboundAudit
 from schemas.eligibility import Decision, EligibilityRequest
 from schemas.events import (
     ConsentChanged,
@@ -20,6 +20,7 @@ from schemas.events import (
     Event,
     SettingsChanged,
 )
+from schemas.inbound import CallMissed, Inbound, SmsReceived
 from schemas.settings import OrgSettings
 
 #: Where the published files stand, beside the models.
@@ -34,13 +35,17 @@ RECORDS: dict[str, tuple[str, Any]] = {
     "customer.erased": ("A customer's state is removed for good", CustomerErased),
     "settings.changed": ("An org's settings change", SettingsChanged),
     "settings": ("The settings document of an org", OrgSettings),
+    "consent.inbound": ("Any record of consent.inbound", Annotated[Inbound, Field(discriminator="event")]),
+    "sms.received": ("A text message from a customer's phone", SmsReceived),
+    "call.missed": ("A call from a customer's phone", CallMissed),
     "eligibility.request": ("A record of eligibility.requests", EligibilityRequest),
     "eligibility.decision": ("A record of eligibility.decisions", Decision),
     "consent.audit": (
         "Any record of consent.audit",
-        Annotated[ChangeAudit | DecisionAudit, Field(discriminator="record")],
+        Annotated[ChangeAudit | DecisionAudit | InboundAudit, Field(discriminator="record")],
     ),
     "consent.audit.change": ("What became of a record of consent.changes", ChangeAudit),
+    "consent.audit.inbound": ("What became of a record of consent.inbound", InboundAudit),
     "consent.audit.decision": ("A decision with everything it was made from", DecisionAudit),
 }
 

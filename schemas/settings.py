@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 
-from schemas.base import INT64_MAX, Channel, Id, Int64, Language, OptInType, Source
+from schemas.base import INT64_MAX, ChangeType, Channel, Id, Int64, Language, OptInType, Priority, Source
 
 WHOLE_ORG = -1
 _NUMBER = re.compile(r"0|-?[1-9][0-9]{0,18}")
@@ -65,6 +65,51 @@ class UnifiedOfUnit(_Section):
     policy: Literal["recent", "liberal", "strict"] | None = None
 
 
+class Profile(_Section):
+    """A source account."""
+
+    source: Source
+    account_id: Id
+
+
+Number = Annotated[str, Field(min_length=1, max_length=64)]
+Command = Annotated[str, Field(min_length=1, max_length=160)]
+
+
+class MobileRule(_Section):
+    """How customers opt in and out of a place by phone (domain section 7): by SMS, or by missed calls.
+
+    SMS: one `number`, and a command for each action. MISSED_CALL: one of `numbers` for each action.
+    """
+
+    source: Source
+    account_id: Id
+    org_unit_id: Int64 = WHOLE_ORG
+    priority: Priority
+    mode: Literal["SMS", "MISSED_CALL"]
+    number: Number | None = None
+    commands: dict[ChangeType, Command] = Field(default_factory=dict)
+    numbers: dict[ChangeType, Number] = Field(default_factory=dict)
+
+    def place(self) -> tuple[object, ...]:
+        """What the rule applies to."""
+        return (self.source, self.account_id, self.org_unit_id, self.priority)
+
+    def actions(self) -> Iterator[tuple[str, tuple[str, str | None], ChangeType]]:
+        """For each action its path, the number and command that stand for it (None: a call), and the action."""
+        if self.mode == "SMS" and self.number is not None:
+            for action, command in self.commands.items():
+                yield f"commands.{action}", (spaceless(self.number), command.strip().casefold()), action
+        if self.mode == "MISSED_CALL":
+            for action, number in self.numbers.items():
+                yield f"numbers.{action}", (spaceless(number), None), action
+
+
+def spaceless(number: str) -> str:
+    """A number without what people write between its digits."""
+    return re.sub(r"[\s().\-/]+", "", number)
+
+
 def _unit_of_key(key: object) -> object:
     """The number that a key of JSON text stands for, if it is written the one way that numbers are written."""
     return int(key) if isinstance(key, str) and _NUMBER.fullmatch(key) else key
@@ -95,7 +140,9 @@ class OrgSettings(_Section):
     opt_in_types: list[OptInTypeRule] = Field(default_factory=list)
     unified: Unified = Unified()
     messages: list[dict[str, Any]] = Field(default_factory=list)
-    mobile: list[dict[str, Any]] = Field(default_factory=list)
+    mobile: list[MobileRule] = Field(default_factory=list)
+    default_region: Annotated[str, Field(pattern="^[A-Z]{2}$", examples=["DE"])] | None = None
+    default_profile: Profile | None = None
 
     @model_validator(mode="after")
     def _is_consistent(self) -> OrgSettings:
@@ -119,6 +166,10 @@ class OrgSettings(_Section):
         for unit in self.unified.org_units:
             if unit not in units:
                 yield f"unified.org_units.{unit}: no org unit has this id"
+        yield from _mobile_faults(self.mobile, units, profiles)
+        profile = self.default_profile
+        if profile is not None and (profile.source, profile.account_id) not in profiles:
+            yield f"default_profile: no account {profile.source} {profile.account_id}"
 
     def _double_for_instore_email(self, units: set[int]) -> set[int]:
         """Rules that make some INSTORE e-mail place DOUBLE, whether they name it or cover it."""
@@ -169,6 +220,38 @@ def _rule_faults(
         yield f"{path}.{field}: no account {rule.source or 'of any source'} {rule.account_id or ''}".rstrip()
     elif rule.source and rule.account_id and rule.channel and rule.channel not in named[0].channels:
         yield f"{path}.channel: {rule.source} {rule.account_id} is not mapped to {rule.channel}"
+
+
+def _mobile_faults(rules: Sequence[MobileRule], units: set[int], profiles: Mapping[Any, Account]) -> Iterator[str]:
+    yield from _repeated("mobile", [rule.place() for rule in rules])
+    meanings: dict[tuple[str, str | None], str] = {}
+    for i, rule in enumerate(rules):
+        path = f"mobile[{i}]"
+        account = profiles.get((rule.source, rule.account_id))
+        if account is None:
+            yield f"{path}.account_id: no account {rule.source} {rule.account_id}"
+        elif "MOBILE" not in account.channels:
+            yield f"{path}: {rule.source} {rule.account_id} is not mapped to MOBILE"
+        if rule.org_unit_id not in {WHOLE_ORG, *units}:
+            yield f"{path}.org_unit_id: no org unit has the id {rule.org_unit_id}"
+        yield from _mode_faults(path, rule)
+        for field, meaning, _ in rule.actions():
+            if meaning in meanings:
+                what = f"{meaning[1]!r} to {meaning[0]}" if meaning[1] is not None else f"a call to {meaning[0]}"
+                yield f"{path}.{field}: {what} already means {meanings[meaning]}"
+            meanings.setdefault(meaning, f"{path}.{field}")
+
+
+def _mode_faults(path: str, rule: MobileRule) -> Iterator[str]:
+    """A place is served by SMS or by missed calls, not by both (domain section 7)."""
+    sms, calls = ["number", "commands"], ["numbers"]
+    needed, foreign = (sms, calls) if rule.mode == "SMS" else (calls, sms)
+    for field in needed:
+        if not getattr(rule, field):
+            yield f"{path}.{field}: needed with mode {rule.mode}"
+    for field in foreign:
+        if getattr(rule, field):
+            yield f"{path}.{field}: not with mode {rule.mode}"
 
 
 def faults_of(error: Any) -> list[str]:

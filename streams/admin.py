@@ -307,15 +307,15 @@ def _problems(
 
 def _config_problems(spec: TopicSpec, name: str, actual: Mapping[str, str], largest_input: int) -> Iterator[Problem]:
     policy = actual.get("cleanup.policy", "")
-    if spec.internal and policy != "compact":
+    if spec.changelog and policy != "compact":
         yield Problem(f"{name}: cleanup.policy is {policy}, must be compact, or customers' state is deleted")
-    if not spec.internal and "compact" in policy:
+    if not spec.changelog and "compact" in policy:
         text = f"{name}: cleanup.policy is {policy}, must be delete, or records of the same key are removed"
         yield Problem(text, fatal=spec is topics.CHANGES)
-    if not spec.internal:
+    if not spec.changelog:
         yield from _retention_problems(spec, name, actual)
     if spec not in (topics.CHANGES, topics.INBOUND, topics.REQUESTS):
-        needed = largest_input * (CHANGELOG_FACTOR if spec.internal else OUTPUT_FACTOR)
+        needed = largest_input * (CHANGELOG_FACTOR if spec.changelog else OUTPUT_FACTOR)
         size = _number(actual, "max.message.bytes")
         if size < needed:
             text = f"{name}: max.message.bytes is {size}, must be at least {needed}, or records are refused"

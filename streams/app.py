@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
 from typing import Any
 
 import faust
@@ -14,15 +15,20 @@ from streams import topics
 from streams.agents.changes import Changes
 from streams.agents.eligibility import Eligibility
 from streams.agents.explaining import explain
+from streams.agents.identities import Identities
+from streams.agents.inbound import Inbound
 from streams.agents.writing import Scribe
 from streams.config import Config
 from streams.engine import resume
-from streams.engine.checkpoint import ChangesLane
-from streams.engine.core import Engine
+from streams.engine.checkpoint import TableLane
+from streams.engine.core import Engine, Opened, Tables
+from streams.engine.inbound import InboundLane
+from streams.engine.lane import Lane
 from streams.engine.partition import Partition
 from streams.engine.requests import Desk, RequestsLane, Tell
 from streams.engine.table import BytesStore, BytesTable
 from streams.engine.transport import Assignor, Transport
+from streams.topics import TopicSpec
 
 log = logging.getLogger(__name__)
 
@@ -48,53 +54,119 @@ class Lanes:
         self._engine = engine
         self._tell = tell
 
-    async def lanes(
-        self, partitions: list[Partition], committed: Mapping[int, int]
-    ) -> tuple[ChangesLane, RequestsLane]:
+    async def lanes(self, tables: Tables, committed: Mapping[str, Mapping[int, int]]) -> Opened:
         """The lanes over these partitions, which know what a crash left written."""
-        config, engine = self._config, self._engine
-        sent_home = {
-            spec.name: await resume.forwarded_records(engine.reader, config, spec.name)
-            for spec in (topics.CHANGES, topics.REQUESTS)
+        changes = await self._changes(tables)
+        requests, desks = await self._requests(tables, committed[topics.REQUESTS.name])
+        inbound = committed[topics.INBOUND.name]
+        lanes: dict[str, Lane] = {
+            topics.CHANGES.name: changes,
+            topics.REQUESTS.name: requests,
+            topics.IDENTITIES.name: self._identities(tables),
+            topics.INBOUND.name: await self._inbound(tables, inbound),
         }
-        appliers = await asyncio.gather(*(self._applier(p, sent_home[topics.CHANGES.name]) for p in partitions))
-        changes = ChangesLane(
-            {partition.number: (partition, applier) for partition, applier in zip(partitions, appliers, strict=True)},
-            engine.changes_writer,
-            config.topic(topics.CHANGELOG.name),
-            config.batch_records,
-            on_error=engine.fail,
-            pressure=engine.pressure(topics.CHANGES.name),
-            lease=engine.lease,
+        floors = {number: desk.progress.floor for number, desk in desks.items()}
+        return Opened(lanes, {topics.REQUESTS.name: floors, topics.INBOUND.name: dict(inbound)})
+
+    def _lane(self, topic: TopicSpec) -> dict[str, Any]:
+        """What every lane needs of the engine."""
+        engine = self._engine
+        return {"on_error": engine.fail, "pressure": engine.pressure(topic.name), "lease": engine.lease}
+
+    def _scribe(self, topic: TopicSpec, number: int) -> Scribe:
+        return Scribe(topic.name, number, self._config.topic_prefix)
+
+    async def _sent_home(self, topic: TopicSpec) -> resume.Forwarded:
+        return await resume.forwarded_records(self._engine.reader, self._config, topic.name)
+
+    async def _changes(self, tables: Tables) -> TableLane:
+        sent_home = await self._sent_home(topics.CHANGES)
+        partitions = tables.customers
+        appliers = await asyncio.gather(*(self._applier(p, sent_home) for p in partitions.values()))
+        return TableLane(
+            topics.CHANGES.name,
+            dict(zip(partitions, zip(partitions.values(), appliers, strict=True), strict=True)),
+            self._engine.changes_writer,
+            self._config.topic(topics.CHANGELOG.name),
+            self._config.batch_records,
+            **self._lane(topics.CHANGES),
         )
-        sent = sent_home[topics.REQUESTS.name]
-        desks = await asyncio.gather(*(self._desk(p, committed[p.number], sent) for p in partitions))
-        requests = RequestsLane(
-            {desk.partition.number: desk for desk in desks},
-            engine.requests_writer,
-            ends_of=engine.ends_of_changes,
-            tell=self._tell,
-            on_error=engine.fail,
-            pressure=engine.pressure(topics.REQUESTS.name),
-            lease=engine.lease,
-        )
-        return changes, requests
 
     async def _applier(self, partition: Partition, sent_home: resume.Forwarded) -> Changes:
         config, number = self._config, partition.number
-        scribe = Scribe(topics.CHANGES.name, number, config.topic_prefix)
+        scribe = self._scribe(topics.CHANGES, number)
         scribe.written = await resume.outputs_of_changes(self._engine.reader, config, number, partition.applied)
         _remember_forwards(scribe, sent_home, topics.CHANGES.name, partition.applied)
         return Changes(scribe, config.partitions, config.max_record_bytes)
 
+    async def _requests(self, tables: Tables, committed: Mapping[int, int]) -> tuple[RequestsLane, dict[int, Desk]]:
+        engine = self._engine
+        sent_home = await self._sent_home(topics.REQUESTS)
+        found = await asyncio.gather(
+            *(self._desk(p, committed.get(p.number, 0), sent_home) for p in tables.customers.values())
+        )
+        desks = {desk.partition.number: desk for desk in found}
+        lane = RequestsLane(
+            desks,
+            engine.requests_writer,
+            ends_of=engine.ends_of_changes,
+            tell=self._tell,
+            **self._lane(topics.REQUESTS),
+        )
+        return lane, desks
+
     async def _desk(self, partition: Partition, committed: int, sent_home: resume.Forwarded) -> Desk:
         config, number = self._config, partition.number
-        scribe = Scribe(topics.REQUESTS.name, number, config.topic_prefix)
+        scribe = self._scribe(topics.REQUESTS, number)
         progress, scribe.written = await resume.progress_of_requests(self._engine.reader, config, number, committed)
         _remember_forwards(scribe, sent_home, topics.REQUESTS.name, progress.floor)
         clerk = Eligibility(scribe, config.partitions, config.max_record_bytes, config.max_wait_ms)
         await self._engine.requests_writer.write(await explain(self._engine.reader, config, clerk, number, progress))
         return Desk(partition, clerk, progress)
+
+    def _identities(self, tables: Tables) -> TableLane:
+        max_bytes = self._config.max_record_bytes
+        return TableLane(
+            topics.IDENTITIES.name,
+            {
+                number: (partition, Identities(self._scribe(topics.IDENTITIES, number), max_bytes))
+                for number, partition in tables.identities.items()
+            },
+            self._engine.intake_writer,
+            self._config.topic(topics.IDENTITIES_CHANGELOG.name),
+            self._config.batch_records,
+            **self._lane(topics.IDENTITIES),
+        )
+
+    async def _inbound(self, tables: Tables, committed: Mapping[int, int]) -> InboundLane:
+        engine = self._engine
+        sent_home = await self._sent_home(topics.INBOUND)
+        handlers = {
+            number: await self._handler(tables, number, committed.get(number, 0), sent_home)
+            for number in tables.customers
+        }
+        return InboundLane(
+            handlers,
+            tables.identities,
+            engine.intake_writer,
+            ends_of_changes=lambda: engine.ends_of_changes(range(self._config.partitions)),
+            told_of=engine.told_of,
+            ends_of_identities=partial(engine.ends, topics.IDENTITIES.name),
+            **self._lane(topics.INBOUND),
+        )
+
+    async def _handler(self, tables: Tables, number: int, committed: int, sent_home: resume.Forwarded) -> Inbound:
+        config = self._config
+        scribe = self._scribe(topics.INBOUND, number)
+        scribe.written = await resume.outputs_of_inbound(self._engine.reader, config, number, committed)
+        _remember_forwards(scribe, sent_home, topics.INBOUND.name, committed)
+        return Inbound(
+            scribe,
+            tables.customers[number],
+            tables.identities[number],
+            partitions=config.partitions,
+            max_bytes=config.max_record_bytes,
+        )
 
 
 def _remember_forwards(scribe: Scribe, sent_home: resume.Forwarded, source: str, floor: int) -> None:
@@ -131,36 +203,33 @@ def make_app(config: Config, engine: Engine, url: str) -> App:
     )
     app.engine = engine
     app.transport = Transport(app.conf.broker_consumer, app)
-    table = BytesTable(app, name=topics.TABLE, partitions=config.partitions, key_type=bytes, value_type=bytes)
-    app.tables.add(table)
+    for name in (topics.CUSTOMERS_TABLE, topics.IDENTITIES_TABLE):
+        app.tables.add(BytesTable(app, name=name, partitions=config.partitions, key_type=bytes, value_type=bytes))
     _add_agents(app, config)
     return app
 
 
-def store_of(app: App) -> BytesStore:
-    """The store of the customers' table."""
-    store: BytesStore = app.tables[topics.TABLE].data
+def store_of(app: App, table: str) -> BytesStore:
+    """The store of a table."""
+    store: BytesStore = app.tables[table].data
     return store
 
 
 def _add_agents(app: App, config: Config) -> None:
     engine = app.engine
 
-    async def apply_changes(stream: Any) -> None:
-        async for event in stream.noack().events():
-            for batch in event.value:
-                engine.put_change(batch)
-            event.ack()
+    def agent(name: str) -> Callable[[Any], Awaitable[None]]:
+        async def hand_over(stream: Any) -> None:
+            async for event in stream.noack().events():
+                for batch in event.value:
+                    engine.put(name, batch)
+                event.ack()
 
-    async def decide_requests(stream: Any) -> None:
-        async for event in stream.noack().events():
-            for batch in event.value:
-                engine.put_request(batch)
-            event.ack()
+        return hand_over
 
-    for name, agent in ((topics.CHANGES.name, apply_changes), (topics.REQUESTS.name, decide_requests)):
-        source = app.topic(config.topic(name), value_serializer="raw", key_serializer="raw")
-        app.agent(source, name=name)(agent)
+    for spec in topics.SOURCES:
+        source = app.topic(config.topic(spec.name), value_serializer="raw", key_serializer="raw")
+        app.agent(source, name=spec.name)(agent(spec.name))
 
     def on_pressure(tp: TP, full: bool) -> None:
         app.consumer.hold_back(tp, full)

@@ -22,7 +22,7 @@ class TopicSpec:
     name: str
     key: str
     config: dict[str, str] = field(default_factory=dict)
-    internal: bool = False
+    changelog: bool = False
 
 
 def _config(retention_ms: int, max_bytes: int, **more: str) -> dict[str, str]:
@@ -39,16 +39,26 @@ DECISIONS = TopicSpec("eligibility.decisions", "as its request", _config(7 * DAY
 AUDIT = TopicSpec("consent.audit", "{org_id}:{customer_id}", _config(KEEP, OUTPUT_BYTES))
 NOTIFICATIONS = TopicSpec("consent.notifications", "{org_id}:{customer_id}", _config(7 * DAY_MS, OUTPUT_BYTES))
 DEADLETTER = TopicSpec("consent.deadletter", "as the record it holds", _config(30 * DAY_MS, OUTPUT_BYTES))
-#: The changelog of the customers' state table. Named as Faust names it: `{app id}-{table}-changelog`.
 APP_ID = "consent-streams"
-TABLE = "customers"
-CHANGELOG = TopicSpec(
-    f"{APP_ID}-{TABLE}-changelog",
-    "the state key",
-    {"cleanup.policy": "compact", "max.message.bytes": str(CHANGELOG_BYTES)},
-    internal=True,
-)
 
-#: The public topics of the contract, then the internal one. All have the same number of partitions.
+
+def _changelog(table: str) -> TopicSpec:
+    """The changelog of a state table, named as Faust names it: `{app id}-{table}-changelog`."""
+    config = {"cleanup.policy": "compact", "max.message.bytes": str(CHANGELOG_BYTES)}
+    return TopicSpec(f"{APP_ID}-{table}-changelog", "the state key", config, changelog=True)
+
+
+#: Who has which identifier: from the registrations, on the way to the identity table.
+IDENTITIES = TopicSpec(f"{APP_ID}-identities", "{org_id}:{kind}:{identifier}", _config(7 * DAY_MS, OUTPUT_BYTES))
+
+#: The tables: every customer's consent, and the customers of every identifier.
+CUSTOMERS_TABLE, IDENTITIES_TABLE = "customers", "identities"
+CHANGELOG = _changelog(CUSTOMERS_TABLE)
+IDENTITIES_CHANGELOG = _changelog(IDENTITIES_TABLE)
+
+#: What a worker reads in batches, each by a lane of its own.
+SOURCES = (CHANGES, REQUESTS, IDENTITIES, INBOUND)
+
+#: The topics of the contract, then the internal ones. All have the same number of partitions.
 PUBLIC = (CHANGES, INBOUND, REQUESTS, DECISIONS, AUDIT, NOTIFICATIONS, DEADLETTER)
-ALL = (*PUBLIC, CHANGELOG)
+ALL = (*PUBLIC, IDENTITIES, CHANGELOG, IDENTITIES_CHANGELOG)

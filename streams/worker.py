@@ -34,6 +34,9 @@ WATCH_EVERY_S = 0.2
 PROGRESS_EVERY_S = 2.0
 
 
+#: The state was built of these: with others of the same names it would be wrong.
+STATEFUL = (topics.CHANGES, topics.IDENTITIES, topics.CHANGELOG, topics.IDENTITIES_CHANGELOG)
+
 #: glibc's names for three numbers of mallopt(3).
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_ARENA_MAX = -1, -3, -8
 
@@ -117,7 +120,7 @@ async def _check(config: Config) -> None:
     identity = {
         "cluster_id": await admin.cluster_id(config),
         "partition_count": config.partitions,
-        "topic_ids": {spec.name: str(ids[spec.name]) for spec in (topics.CHANGES, topics.CHANGELOG)},
+        "topic_ids": {spec.name: str(ids[spec.name]) for spec in STATEFUL},
     }
     guard.identify(config.datadir / "state", identity)
     _set_up_logging(config.log_level)
@@ -132,7 +135,7 @@ class Worker:
         host, port = listener.getsockname()[:2]
         shown = f"[{host}]" if ":" in host else host
         self.url = config.http_advertised_url or f"http://{shown}:{port}"
-        self._engine = Engine(config, lambda: store_of(self._app))
+        self._engine = Engine(config, lambda table: store_of(self._app, table))
         self._app: App = make_app(config, self._engine, self.url)
         answers = Answers(config)
         self._engine.opener = Lanes(config, self._engine, answers.on_answers)
@@ -245,7 +248,7 @@ class Worker:
         return total
 
     def _measure_lag(self) -> None:
-        for spec in (topics.CHANGES, topics.REQUESTS):
+        for spec in topics.SOURCES:
             for number in self._engine.partitions:
                 tp = TP(self._config.topic(spec.name), number)
                 lag = self._app.consumer.lag(tp)

@@ -18,6 +18,9 @@ from streams.domain.orgs import Weighed
 #: Fields of an input that its audit record leaves out (contract section 3).
 PRIVATE = frozenset({"identifiers", "proof"})
 
+#: The same of what came by phone: the audit is kept for ever, and has nobody's number.
+PRIVATE_INBOUND = frozenset({"from", "text"})
+
 _encode = msgspec.json.Encoder().encode
 
 
@@ -33,6 +36,21 @@ class _ChangeAudit(msgspec.Struct, gc=False, tag_field="record", tag="change"):
     outcome_reason: str | None
     cells: list[dict[str, Any]]
     input: msgspec.Raw
+
+
+class _Caused(msgspec.Struct, gc=False):
+    event_id: str
+    event: str
+    customer_id: str
+
+
+class _InboundAudit(msgspec.Struct, gc=False, tag_field="record", tag="inbound"):
+    position: _Position
+    settings_version: int
+    outcome: str
+    outcome_reason: str | None
+    events: list[_Caused]
+    input: dict[str, Any]
 
 
 class _Input(msgspec.Struct, gc=False):
@@ -81,6 +99,21 @@ def change_audit(
     """The body of a change's audit record; `raw` is the input, put in as it is (see `must_rewrite`)."""
     what, why, cells = outcome
     return _encode(_ChangeAudit(_Position(partition, offset), version, what, why, cells, msgspec.Raw(raw)))
+
+
+def inbound_audit(
+    partition: int,
+    offset: int,
+    version: int,
+    outcome: tuple[str, str | None],
+    document: dict[str, Any],
+    caused: list[dict[str, Any]],
+) -> bytes:
+    """The body of the audit record of what came by phone; neither the caller's number nor the text is in it."""
+    what, why = outcome
+    events = [_Caused(event["event_id"], event["event"], event["customer_id"]) for event in caused]
+    shown = {name: field for name, field in document.items() if name not in PRIVATE_INBOUND}
+    return _encode(_InboundAudit(_Position(partition, offset), version, what, why, events, shown))
 
 
 def must_rewrite(raw: bytes) -> bool:

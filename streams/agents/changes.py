@@ -8,6 +8,8 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+import orjson
+
 from schemas.events import EVENTS, ConsentChanged
 from schemas.settings import OrgSettings
 from streams import metrics, topics
@@ -16,13 +18,17 @@ from streams.agents.fast import reader
 from streams.agents.reading import UnreadableError, check_nesting, checked_size, parse, validate
 from streams.agents.writing import Scribe
 from streams.domain.changes import RejectedError, apply_event
+from streams.domain.identities import identity_key
 from streams.domain.keys import customer_key, is_settings_key, partition_of, settings_key
+from streams.domain.state import identifiers_of
 from streams.engine.outputs import Outputs
 from streams.engine.partition import View
 from streams.engine.records import Record, was_forwarded
 
 _NAME = topics.CHANGES.name
 _NEWLINE, _RETURN = b"\n\r"
+_OF_IDENTITY = frozenset({"customer.registered", "customer.erased"})
+_IDENTIFIES = frozenset({"registered", "erased"})
 _read_changed = reader(ConsentChanged, leave=PRIVATE)
 
 
@@ -113,14 +119,30 @@ class Changes:
             raise RejectedError("unknown_org", f"org_id: no settings are in force for org {event['org_id']}")
         key = record.key or b""
         before = view.state(key)
+        had = identifiers_of(before) if event["event"] in _OF_IDENTITY else {}
         outcome, reason, cells, state = apply_event(org, before, event, record.timestamp)
         if state is not None and reason != "not_registered":
             view.put(key, state)
+        if outcome in _IDENTIFIES:
+            self._identify(out, record, event, had, identifiers_of(state))
         self._outcomes[reason or outcome] += 1
         if outcome == "applied" and event.get("type") == "OPTOUT":
             self._opt_outs.append(record.timestamp)
         body = change_audit(self._scribe.partition, record.offset, raw, org.version, (outcome, reason, cells))
         self._scribe.audit(out, record, body)
+
+    def _identify(
+        self, out: Outputs, record: Record, event: dict[str, Any], had: dict[str, str], has: dict[str, str]
+    ) -> None:
+        """Tell the identity table which identifiers the customer has, and has no more (domain section 6)."""
+        org_id, customer_id = event["org_id"], event["customer_id"]
+        gone = [("identity.unlinked", kind, value) for kind, value in had.items() if has.get(kind) != value]
+        new = [("identity.linked", kind, value) for kind, value in has.items() if had.get(kind) != value]
+        for name, kind, value in gone + new:
+            own = identity_key(org_id, kind, value)
+            position = {"partition": self._scribe.partition, "offset": record.offset}
+            body = orjson.dumps({"event": name, "org_id": org_id, "customer_id": customer_id, "position": position})
+            self._scribe.caused(out, topics.IDENTITIES, (own, partition_of(own, self._partitions)), body, record)
 
     def _apply_settings(
         self, view: View, record: Record, event: dict[str, Any], raw: bytes, out: Outputs

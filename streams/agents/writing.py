@@ -6,11 +6,18 @@ from streams import metrics, topics
 from streams.engine.outputs import Outputs
 from streams.engine.records import FORWARDED, POSITION, PROGRESS, Record
 from streams.engine.wire import encode_header, encode_headers, header_prefix, varint
+from streams.topics import TopicSpec
 
 _SPEC = ("ce_specversion", b"1.0")
 _JSON = ("content-type", b"application/json")
 ERROR = "consent.error"
 
+_AUDIT_TYPES = {
+    topics.CHANGES.name: b"consent.audit.change",
+    topics.REQUESTS.name: b"consent.audit.decision",
+    topics.INBOUND.name: b"consent.audit.inbound",
+    topics.IDENTITIES.name: b"",  # has no audit: what it says is in that of the change which it comes from
+}
 _STAGES = {
     "missing_key": b"KEY_CONVERTER",
     "key_mismatch": b"KEY_CONVERTER",
@@ -31,21 +38,16 @@ class Scribe:
         self._audit = prefix + topics.AUDIT.name
         self._decisions = prefix + topics.DECISIONS.name
         self._dead = prefix + topics.DEADLETTER.name
-        change = source == topics.CHANGES.name
-        audit = [
-            _SPEC,
-            ("ce_type", b"consent.audit.change" if change else b"consent.audit.decision"),
-            ("ce_source", b"consent-streams/audit"),
-            _JSON,
-        ]
+        self._prefix = prefix
+        audit = [_SPEC, ("ce_type", _AUDIT_TYPES[source]), ("ce_source", b"consent-streams/audit"), _JSON]
         decision = [
             _SPEC,
             ("ce_type", b"eligibility.decision"),
             ("ce_source", b"consent-streams/decisions"),
             _JSON,
         ]
-        # The audit of a change ends with its position, everything else with the progress behind it.
-        self._audit_head = header_prefix(audit, POSITION, more=0 if change else 1)
+        # The audit of a decision, and the decision, end with the progress; other audits with the position before it.
+        self._audit_head = header_prefix(audit, POSITION, more=1 if source == topics.REQUESTS.name else 0)
         self._decision_head = header_prefix(decision, POSITION, more=1)
         self.written: dict[str, set[int]] = {}
 
@@ -59,18 +61,31 @@ class Scribe:
         """Where the input stands, `{topic}/{partition}/{offset}`."""
         return b"%b%d" % (self._place_head, record.offset)
 
-    def audit(self, out: Outputs, record: Record, body: bytes, progress: bytes = b"") -> None:
-        """The audit record of a change; or of a decision, with the `progress` of its partition (`progress_header`)."""
+    def audit(
+        self, out: Outputs, record: Record, body: bytes, progress: bytes = b"", *, key: bytes | None = None
+    ) -> None:
+        """The audit record of an input, under the input's key or another one.
+
+        That of a decision has the `progress` of its partition (`progress_header`).
+        """
         if self.written and self._is_written(topics.AUDIT.name, record.offset):
             return
         place = self._place_of(record)
-        out.add(self._audit, self.partition, record.key, body, (self._audit_head, varint(len(place)), place, progress))
+        headers = (self._audit_head, varint(len(place)), place, progress)
+        out.add(self._audit, self.partition, key or record.key, body, headers)
 
     def decision(self, out: Outputs, record: Record, body: bytes, progress: bytes) -> None:
         """A decision, for the request's own key and partition."""
         place = self._place_of(record)
         headers = (self._decision_head, varint(len(place)), place, progress)
         out.add(self._decisions, self.partition, record.key, body, headers)
+
+    def caused(self, out: Outputs, spec: TopicSpec, place: tuple[bytes, int], body: bytes, record: Record) -> None:
+        """An event that the record causes in another of our topics, at a place there: a key and its home partition."""
+        key, home = place
+        headers = [_SPEC, ("ce_type", spec.name.encode()), ("ce_source", self._place_head[:-1]), _JSON]
+        headers.append((POSITION, self._place_of(record)))
+        out.add(self._prefix + spec.name, home, key, body, (encode_headers(headers),))
 
     def dead_letter(self, out: Outputs, record: Record, code: str, message: str) -> None:
         """The record as it came, with Kafka Connect's error headers and our code (contract section 6)."""

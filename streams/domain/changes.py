@@ -20,8 +20,9 @@ from streams.domain.cells import (
     status,
     winner,
 )
+from streams.domain.identities import normal
 from streams.domain.orgs import Org, Place
-from streams.domain.state import ERASED, REGISTERED, UNREGISTERED, State
+from streams.domain.state import ERASED, REGISTERED, UNREGISTERED, State, identifiers_of
 
 
 class RejectedError(Exception):
@@ -53,7 +54,7 @@ def apply_event(org: Org, state: State | None, event: dict[str, Any], written_at
     kind = event["event"]
     if kind == "customer.registered":
         _check_time(org, event, written_at)
-        return Applied("registered", None, _NO_CELLS, _registered(state, event))
+        return Applied("registered", None, _NO_CELLS, _registered(org, state, event))
     if kind == "customer.erased":
         _check_time(org, event, written_at)
         return Applied("erased", None, _NO_CELLS, State(ERASED))
@@ -69,7 +70,7 @@ def apply_event(org: Org, state: State | None, event: dict[str, Any], written_at
     return apply(org, state, event, place)
 
 
-def _registered(state: State | None, event: dict[str, Any]) -> State:
+def _registered(org: Org, state: State | None, event: dict[str, Any]) -> State:
     """Domain section 6; after an erasure nothing of the old state is left."""
     if state is None or state.registration == ERASED:
         state = State(REGISTERED)
@@ -77,6 +78,10 @@ def _registered(state: State | None, event: dict[str, Any]) -> State:
     given = {name: value for name, value in (event.get("identifiers") or {}).items() if value is not None}
     if given:
         known["i"] = {**state.about.get("i", {}), **given}
+        normals = {kind: normal(kind, value, org.default_region) for kind, value in given.items()}
+        known["k"] = {**identifiers_of(state), **normals}
+        if known["k"] == known["i"]:
+            known["k"] = None
     if event.get("language"):
         known["l"] = event["language"]
     state.update(**known)

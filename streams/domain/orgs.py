@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from schemas.settings import WHOLE_ORG, OrgSettings, matching_rule
 from streams.domain.cells import Entry
+from streams.domain.identities import normal
 from streams.domain.state import cell_key, key_part, key_rest
 
 
@@ -52,6 +53,16 @@ class Scope(NamedTuple):
     org_part: bytes | None
 
 
+class Action(NamedTuple):
+    """What a command to a number, or a call to it, does: `type` at a place of channel MOBILE (domain section 7)."""
+
+    source: str
+    account_id: str
+    priority: str
+    org_unit_id: int
+    type: str
+
+
 class Org:
     """One version of one org's settings. Nothing in it changes but its memory of look-ups."""
 
@@ -66,6 +77,7 @@ class Org:
         self.units = tuple(unit.id for unit in settings.org_units)
         self.known_units = frozenset((*self.units, WHOLE_ORG))
         self.channels = {(a.source, a.account_id): frozenset(a.channels) for a in settings.accounts if a.active}
+        self.default_region = settings.default_region
         self._places: dict[tuple[str, str, str, str, int], Place] = {}
         self._scopes: dict[tuple[str, str, int], Scope] = {}
 
@@ -97,6 +109,16 @@ class Org:
             org_part = None if org_unit_id == WHOLE_ORG else key_part(channel, priority, WHOLE_ORG)
             found = Scope(self._policies[org_unit_id], places, key_part(*where), org_part)
             self._scopes[where] = found
+        return found
+
+    @cached_property
+    def phone_actions(self) -> dict[str, dict[str | None, Action]]:
+        """By the org's own numbers: what each command (case-folded) does, and a call (None)."""
+        found: dict[str, dict[str | None, Action]] = {}
+        for rule in self.settings.mobile:
+            for _, (number, command), kind in rule.actions():
+                action = Action(rule.source, rule.account_id, rule.priority, rule.org_unit_id, kind)
+                found.setdefault(normal("mobile", number, self.default_region), {})[command] = action
         return found
 
     @cached_property

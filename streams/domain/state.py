@@ -60,13 +60,17 @@ class State:
 
     @property
     def about(self) -> dict[str, Any]:
-        """What is known besides consent: `r` (registration) and, if known, `i` (identifiers) and `l` (language)."""
+        """What is known besides consent: `r` (registration) and, if known, `i` (identifiers), `k` and `l` (language).
+
+        `k` is how the identity table has the identifiers, where that is not just as they were given.
+        """
         about: dict[str, Any] = orjson.loads(self._divide())
         return about
 
     def update(self, **about: Any) -> None:
-        """Change what is known besides consent."""
-        self._about = orjson.dumps({**self.about, **about})
+        """Change what is known besides consent; None forgets."""
+        changed = {**self.about, **about}
+        self._about = orjson.dumps({name: value for name, value in changed.items() if value is not None})
 
     def cell(self, key: bytes) -> Cell | None:
         """The cell with this key (`cell_key`), if there is one."""
@@ -150,6 +154,15 @@ class State:
             cells = b"%b%b%b" % (cells[:start], body, cells[end:] if end >= 0 else b"")
         self._cells = cells
         self._open.clear()
+
+
+def identifiers_of(state: State | None) -> dict[str, str]:
+    """The customer's identifiers by kind, as the identity table has them."""
+    if state is None:
+        return {}
+    about = state.about
+    identifiers: dict[str, str] = about.get("k", about.get("i", {}))
+    return identifiers
 
 
 def decode_state(raw: bytes | None) -> State | None:

@@ -1,4 +1,4 @@
-"""The checkpoint of changes. Its order is the guarantee."""
+"""The checkpoint of a table. Its order is the guarantee."""
 
 from __future__ import annotations
 
@@ -57,8 +57,10 @@ class Checkpoint:
         return self.records >= self.most_records or self.bytes >= CHANGELOG_SOFT_BYTES
 
 
-class ChangesLane(WritingLane[Checkpoint]):
-    """Applies changes, and makes them last in checkpoints of five steps, over all partitions that have some:
+class TableLane(WritingLane[Checkpoint]):
+    """Applies the records of a table's topic, over all partitions that have some.
+
+    It makes them last in checkpoints of five steps:
 
     1. read the states of the records' keys, in one multi-get per partition and fetch;
     2. apply each record: pure functions, no await; requests are decided on the new states from here on;
@@ -78,13 +80,14 @@ class ChangesLane(WritingLane[Checkpoint]):
 
     def __init__(
         self,
+        topic: str,
         partitions: Mapping[int, tuple[Partition, Applier]],
         writer: Writer,
         changelog: str,
         most_records: int,
         **lane: Any,
     ) -> None:
-        super().__init__("changes", lambda: Checkpoint(most_records), **lane)
+        super().__init__(topic, lambda: Checkpoint(most_records), **lane)
         self._partitions = partitions
         self._writer = writer
         self._changelog = changelog
@@ -98,7 +101,7 @@ class ChangesLane(WritingLane[Checkpoint]):
 
     async def _apply(self, batch: Batch) -> bool:
         """Steps 1 and 2 for a batch, in as many parts as checkpoints need; False if the lane must end."""
-        metrics.of(metrics.BATCH, "consent.changes").observe(len(batch.records))
+        metrics.of(metrics.BATCH, self.name).observe(len(batch.records))
         partition, applier = self._partitions[batch.partition]
         todo = batch.records
         if todo and todo[0].offset < partition.applied:
@@ -121,7 +124,7 @@ class ChangesLane(WritingLane[Checkpoint]):
         checkpoint = self.next
         records = records[: min(APPLY_AT_ONCE, checkpoint.most_records - checkpoint.records)]
         view = View(partition, applier.keys_of(records))
-        at = _observe("read", at)
+        at = self._observe("read", at)
         done = 0
         for record in records:
             applier.apply(view, record, checkpoint.outputs)
@@ -133,7 +136,7 @@ class ChangesLane(WritingLane[Checkpoint]):
         checkpoint.partitions.add(partition.number)
         checkpoint.records += done
         checkpoint.bytes += view.size
-        _observe("apply", at)
+        self._observe("apply", at)
         return done
 
     async def write(self, checkpoint: Checkpoint) -> bool:
@@ -146,26 +149,27 @@ class ChangesLane(WritingLane[Checkpoint]):
         if not await self.may_write():
             return False
         await self._writer.write(checkpoint.outputs)
-        at = _observe("outputs", at)
+        at = self._observe("outputs", at)
         if not await self.may_write():
             return False
         offsets = await self._writer.write_atomically(self._changelog, changed)
-        at = _observe("changelog", at)
+        at = self._observe("changelog", at)
         for partition, _ in places:
             first = offsets[partition.number]
             partition.check_alone(first - 1)
             partition.commit(first + len(changed[partition.number]) - 1)
         for finish in finished:
             finish()
-        _observe("store", at)
+        self._observe("store", at)
         for batch in checkpoint.batches:
             batch.done()
+            partition, _ = self._partitions[batch.partition]
+            partition.written = max(partition.written, batch.next_offset)
             metrics.of(metrics.CHECKPOINT_AT, batch.partition).set_to_current_time()
-        _observe("total", checkpoint.since)
+        self._observe("total", checkpoint.since)
         return True
 
-
-def _observe(step: str, since: float) -> float:
-    now = time.monotonic()
-    metrics.of(metrics.STEP, "consent.changes", step).observe(now - since)
-    return now
+    def _observe(self, step: str, since: float) -> float:
+        now = time.monotonic()
+        metrics.of(metrics.STEP, self.name, step).observe(now - since)
+        return now

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Protocol
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol
 
 from aiokafka.errors import KafkaError
 from faust.types import TP
 
 from streams import metrics, topics
 from streams.config import Config
-from streams.engine.checkpoint import ChangesLane
+from streams.domain.identities import decode_holders
+from streams.domain.state import decode_state
 from streams.engine.lane import Lane
 from streams.engine.outputs import Writer
 from streams.engine.partition import Partition
 from streams.engine.records import Batch
-from streams.engine.requests import RequestsLane
 from streams.engine.table import BytesStore
 from streams.engine.tail import LogReader
 
@@ -29,23 +30,45 @@ RETRY_S = 0.2
 STALE_CHECKPOINT_S = 60.0
 
 
+Decode = Callable[[bytes | None], Any]
+
+
 class NotRestoredError(Exception):
     """Faust says a partition's state is restored, and it is not: going on would answer from an old state."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tables:
+    """What a worker has of the two tables, by partition: the customers' consent, and who has which identifier."""
+
+    customers: dict[int, Partition]
+    identities: dict[int, Partition]
+
+
+#: Where each table's records come from, where its changelog is, and what makes a state of a value.
+_CUSTOMERS = (topics.CUSTOMERS_TABLE, topics.CHANGES.name, topics.CHANGELOG.name, decode_state)
+_IDENTITIES = (topics.IDENTITIES_TABLE, topics.IDENTITIES.name, topics.IDENTITIES_CHANGELOG.name, decode_holders)
+_TABLE_OF = {changelog: table for table, _, changelog, _ in (_CUSTOMERS, _IDENTITIES)}
 
 
 class Opener(Protocol):
     """Makes the lanes of an assignment; the agents' side of the engine."""
 
-    async def lanes(
-        self, partitions: list[Partition], committed: Mapping[int, int]
-    ) -> tuple[ChangesLane, RequestsLane]:
-        """The lanes over these partitions, whose requests are committed up to the given offsets."""
+    async def lanes(self, tables: Tables, committed: Mapping[str, Mapping[int, int]]) -> Opened:
+        """The lanes over these partitions, whose sources are committed up to the given offsets."""
+
+
+class Opened(NamedTuple):
+    """A lane for each source topic, by its name without prefix; and where to start those that have no table."""
+
+    lanes: dict[str, Lane]
+    starts: dict[str, dict[int, int]]
 
 
 class Engine:
     """Owns what a worker has open. All of it runs on the worker's main event loop."""
 
-    def __init__(self, config: Config, store: Callable[[], BytesStore]) -> None:
+    def __init__(self, config: Config, store: Callable[[str], BytesStore]) -> None:
         self.config = config
         #: Each lane, and HTTP, writes by a connection of its own: none waits for another's acknowledgements.
         self.changes_writer = Writer(config)
@@ -53,16 +76,21 @@ class Engine:
         self.intake_writer = Writer(config)
         self.reader = LogReader(config)
         self.opener: Opener
-        self.partitions: dict[int, Partition] = {}
-        self._changes: ChangesLane | None = None
-        self._requests: RequestsLane | None = None
+        self.tables = Tables({}, {})
+        self._lanes: dict[str, Lane] = {}
         #: Set with the error that ends the worker.
         self.failed: asyncio.Future[BaseException] = asyncio.get_running_loop().create_future()
         #: Buffer hooks of the consumer, by "is full".
         self.on_pressure: Callable[[TP, bool], None] = lambda _tp, _full: None
         #: Whether the group surely still counts this worker as a member.
         self.lease: Callable[[], bool] = lambda: False
+        #: The store of a table, by the table's name.
         self._store = store
+
+    @property
+    def partitions(self) -> dict[int, Partition]:
+        """The customers' partitions that are open, by number."""
+        return self.tables.customers
 
     async def start(self) -> None:
         await asyncio.gather(*(client.start() for client in self._clients()))
@@ -79,86 +107,100 @@ class Engine:
         if not self.failed.done():
             self.failed.set_result(error)
 
-    def restore(self, partition: int, records: list[Any]) -> None:
-        """Write fetched changelog records to the store."""
-        store = self._store()
-        known = store.offset(partition)
+    def restore(self, tp: TP, records: list[Any]) -> None:
+        """Write fetched changelog records to their table's store."""
+        store = self._store(_TABLE_OF[tp.topic.removeprefix(self.config.topic_prefix)])
+        known = store.offset(tp.partition)
         fresh = [(r.key, r.value) for r in records if r.offset > known]
         if fresh:
-            store.write(partition, fresh, records[-1].offset)
-            metrics.RESTORED.labels(partition).inc(len(fresh))
+            store.write(tp.partition, fresh, records[-1].offset)
+            metrics.RESTORED.labels(tp.partition).inc(len(fresh))
 
     async def open(self, committed: dict[TP, int]) -> dict[TP, int]:
         """Open every assigned partition; returns where to start reading each source partition."""
         await self.close()
-        changes = self.config.topic(topics.CHANGES.name)
-        requests = self.config.topic(topics.REQUESTS.name)
-        numbers = sorted(tp.partition for tp in committed if tp.topic == changes)
-        states = await asyncio.gather(*map(self._restored, numbers))
-        asked = {number: committed.get(TP(requests, number), 0) for number in numbers}
-        self._changes, self._requests = await self.opener.lanes(states, asked)
-        self.partitions = dict(zip(numbers, states, strict=True))
-        starts = {TP(changes, number): state.applied for number, state in self.partitions.items()}
-        starts |= {TP(requests, number): desk.progress.floor for number, desk in self._requests.desks.items()}
-        self._changes.start()
-        self._requests.start()
-        metrics.OWNED.set(len(self.partitions))
-        return {tp: offset for tp, offset in starts.items() if tp in committed}
+        by_topic = {
+            spec.name: {tp.partition: at for tp, at in committed.items() if tp.topic == self.config.topic(spec.name)}
+            for spec in topics.SOURCES
+        }
+        numbers = sorted(by_topic[topics.CHANGES.name])
+        tables = Tables(await self._open_all(_CUSTOMERS, numbers), await self._open_all(_IDENTITIES, numbers))
+        self._lanes, starts = await self.opener.lanes(tables, by_topic)
+        self.tables = tables
+        for (_, source, *_), opened in ((_CUSTOMERS, tables.customers), (_IDENTITIES, tables.identities)):
+            starts[source] = {number: partition.applied for number, partition in opened.items()}
+        for lane in self._lanes.values():
+            lane.start()
+        metrics.OWNED.set(len(numbers))
+        found = {TP(self.config.topic(name), number): at for name, own in starts.items() for number, at in own.items()}
+        return {tp: at for tp, at in found.items() if tp in committed}
 
-    async def _restored(self, number: int) -> Partition:
-        store = self._store()
-        await self._check_restored(store, number)
-        state = Partition(number, store)
-        await self._check_log(state)
+    async def _open_all(self, table: tuple[str, str, str, Decode], numbers: list[int]) -> dict[int, Partition]:
+        opened = await asyncio.gather(*(self._open(table, number) for number in numbers))
+        return dict(zip(numbers, opened, strict=True))
+
+    async def _open(self, table: tuple[str, str, str, Decode], number: int) -> Partition:
+        name, source, changelog, decode = table
+        store = self._store(name)
+        await self._check_restored(store, self.config.topic(changelog), number)
+        state = Partition(number, store, decode)
+        await self._check_log(state, self.config.topic(source))
         return state
 
-    async def _check_restored(self, store: BytesStore, number: int) -> None:
-        topic = self.config.topic(topics.CHANGELOG.name)
-        end = await self.reader.end(topic, number)
+    async def _check_restored(self, store: BytesStore, changelog: str, number: int) -> None:
+        end = await self.reader.end(changelog, number)
         if store.offset(number) + 1 != end:
             at = store.offset(number) + 1
-            raise NotRestoredError(f"{topic}-{number}: the state is at {at}, the log ends at {end}")
+            raise NotRestoredError(f"{changelog}-{number}: the state is at {at}, the log ends at {end}")
 
-    async def _check_log(self, state: Partition) -> None:
-        topic = self.config.topic(topics.CHANGES.name)
-        first, end = await self.reader.beginning(topic, state.number), await self.reader.end(topic, state.number)
+    async def _check_log(self, state: Partition, source: str) -> None:
+        first, end = await self.reader.beginning(source, state.number), await self.reader.end(source, state.number)
         if state.applied > end:
-            raise NotRestoredError(f"{topic}-{state.number} ends at {end}, but the state has weighed {state.applied}")
+            raise NotRestoredError(f"{source}-{state.number} ends at {end}, but the state has weighed {state.applied}")
         if state.applied < first:
-            if state.applied:
-                raise NotRestoredError(f"{topic}-{state.number} begins at {first}, but the state needs {state.applied}")
-            log.warning("%s-%d begins at %d: what was before is not in the state", topic, state.number, first)
+            at = state.applied
+            if at:
+                raise NotRestoredError(f"{source}-{state.number} begins at {first}, but the state needs {at}")
+            log.warning("%s-%d begins at %d: what was before is not in the state", source, state.number, first)
             state.advance(first)
+            state.written = first
 
     async def close(self) -> None:
         """Finish the checkpoints in hand; what only waits is left to the next owner."""
-        lanes = self._lanes()
-        self.partitions = {}
-        self._changes = self._requests = None
+        lanes, self._lanes = self._lanes, {}
+        self.tables = Tables({}, {})
         metrics.OWNED.set(0)
-        await asyncio.gather(*(lane.close() for lane in lanes))
+        await asyncio.gather(*(lane.close() for lane in lanes.values()))
 
-    def _lanes(self) -> list[Lane]:
-        return [lane for lane in (self._changes, self._requests) if lane is not None]
-
-    def put_change(self, batch: Batch) -> None:
-        """Queue a batch of `consent.changes`; one of a partition that is not open is left to its owner."""
-        if self._changes is not None and batch.partition in self.partitions:
-            self._changes.put(batch)
-
-    def put_request(self, batch: Batch) -> None:
-        """Queue a batch of `eligibility.requests`."""
-        if self._requests is not None and batch.partition in self.partitions:
-            self._requests.put(batch)
+    def put(self, topic: str, batch: Batch) -> None:
+        """Queue a batch of a source topic; one of a partition that is not open is left to its owner."""
+        lane = self._lanes.get(topic)
+        if lane is not None and batch.partition in self.tables.customers:
+            lane.put(batch)
 
     async def ends_of_changes(self, partitions: Iterable[int]) -> Mapping[int, int]:
         """The ends of partitions of `consent.changes`, asked of the broker now; one that is away is waited for."""
+        return await self.ends(topics.CHANGES.name, partitions)
+
+    async def ends(self, topic: str, partitions: Iterable[int]) -> Mapping[int, int]:
+        """The ends of a topic's partitions, asked of the broker now; one that is away is waited for."""
+        return await self._answer(lambda: self.reader.ends(self.config.topic(topic), partitions))
+
+    async def told_of(self, partitions: Iterable[int]) -> Mapping[int, int]:
+        """Up to where all that partitions of `consent.changes` cause is in the log, whoever owns them."""
+        own = {number: self.partitions[number].written for number in partitions if number in self.partitions}
+        others = [number for number in partitions if number not in own]
+        if not others:
+            return own
         topic = self.config.topic(topics.CHANGES.name)
+        return own | await self._answer(lambda: self.reader.committed(self.config.group, topic, others))
+
+    async def _answer(self, ask: Callable[[], Awaitable[Mapping[int, int]]]) -> dict[int, int]:
         while True:
             try:
-                return await self.reader.ends(topic, partitions)
+                return dict(await ask())
             except KafkaError as exc:
-                log.warning("the broker does not say where %s ends: %r", topic, exc)
+                log.warning("the broker does not say how far its logs are: %r", exc)
                 await asyncio.sleep(RETRY_S)
 
     def pressure(self, topic: str) -> Callable[[int, bool], None]:
@@ -171,7 +213,7 @@ class Engine:
         missing = sorted(set(assigned) - set(self.partitions))
         if missing:
             return f"partitions {missing} are not restored yet"
-        for lane in self._lanes():
+        for lane in self._lanes.values():
             if lane.busy_for() > STALE_CHECKPOINT_S:
                 return f"{lane.name}: no checkpoint for {lane.busy_for():.0f} s with work waiting"
         return None

@@ -13,7 +13,7 @@ import orjson
 from schemas.settings import OrgSettings
 from streams.domain.keys import settings_key
 from streams.domain.orgs import Org
-from streams.domain.state import FORMAT_VERSION, State, UnknownFormatError, decode_state
+from streams.domain.state import FORMAT_VERSION, UnknownFormatError, decode_state
 from streams.engine.table import BytesStore
 
 #: Reserved key of a partition's own record: no customer's and no org's key begins with a zero byte.
@@ -33,14 +33,17 @@ class Partition:
     same: should the checkpoint fail, the next owner comes to the same state from the same records.
     """
 
-    def __init__(self, number: int, store: BytesStore) -> None:
+    def __init__(self, number: int, store: BytesStore, decode: Callable[[bytes | None], Any] = decode_state) -> None:
         self.number = number
         self.store = store
-        self.applied = _read_meta(store, number)
+        #: What makes a state of a value.
+        self.decode = decode
+        #: Below `written`, what the records caused is in the log too.
+        self.applied = self.written = _read_meta(store, number)
         self._orgs: dict[int, Org | None] = {}
         #: What was applied and is not in the store yet: by the checkpoint that is being written, and by the next one.
-        self._writing: dict[bytes, bytes] = {}
-        self._unwritten: dict[bytes, bytes] = {}
+        self._writing: dict[bytes, bytes | None] = {}
+        self._unwritten: dict[bytes, bytes | None] = {}
         #: Called whenever `applied` has grown.
         self.on_advance: Callable[[], None] = lambda: None
         self._waiters: list[tuple[int, int, asyncio.Future[None]]] = []
@@ -67,7 +70,7 @@ class Partition:
         self._orgs.update(view.orgs)
         self.advance(view.applied)
 
-    def begin_write(self) -> list[tuple[bytes, bytes]]:
+    def begin_write(self) -> list[tuple[bytes, bytes | None]]:
         """Keys and values of everything applied since the last call, for the changelog; the position last."""
         self._writing, self._unwritten = self._unwritten, {}
         self._writing[META_KEY] = _write_meta(self.applied)
@@ -116,8 +119,8 @@ class View:
         self.orgs: dict[int, Org | None] = {}
         self.size = 0
         self._raw = partition.states(keys)
-        self._states: dict[bytes, State | None] = {}
-        self._changed: dict[bytes, State] = {}
+        self._states: dict[bytes, Any] = {}
+        self._changed: dict[bytes, Any] = {}
         self._documents: dict[bytes, bytes] = {}
 
     def knows(self, key: bytes) -> bool:
@@ -128,14 +131,14 @@ class View:
         """The org's settings at this point of the checkpoint."""
         return self.orgs[org_id] if org_id in self.orgs else self.partition.org(org_id)
 
-    def state(self, key: bytes) -> State | None:
-        """The customer's state at this point of the checkpoint. Raises UnknownFormatError."""
+    def state(self, key: bytes) -> Any:
+        """The key's state at this point of the checkpoint, None if there is none. Raises UnknownFormatError."""
         if key not in self._states:
-            self._states[key] = decode_state(self._raw[key])
+            self._states[key] = self.partition.decode(self._raw[key])
         return self._states[key]
 
-    def put(self, key: bytes, state: State) -> None:
-        """The customer's state after a change."""
+    def put(self, key: bytes, state: Any) -> None:
+        """The key's state after a change; its `encode()` gives the value, None where nothing is left."""
         if key not in self._changed:
             self.size += len(self._raw[key] or b"") + GROWTH_BYTES
         self._states[key] = self._changed[key] = state
@@ -147,7 +150,7 @@ class View:
         self.orgs[org_id] = Org(settings)
         self.size += len(document)
 
-    def changed(self) -> dict[bytes, bytes]:
+    def changed(self) -> dict[bytes, bytes | None]:
         """Values of the states and settings that changed, by key."""
         return {**{key: state.encode() for key, state in self._changed.items()}, **self._documents}
 

@@ -53,14 +53,25 @@ async def forwarded_records(reader: LogReader, config: Config, source: str) -> F
 
 async def outputs_of_changes(reader: LogReader, config: Config, partition: int, applied: int) -> dict[str, set[int]]:
     """Offsets at or above `applied` of `consent.changes` whose outputs are in place already, by output topic."""
-    if await reader.end(config.topic(topics.CHANGES.name), partition) <= applied:
+    return await _outputs_of(topics.CHANGES.name, reader, config, partition, applied)
+
+
+async def outputs_of_inbound(reader: LogReader, config: Config, partition: int, committed: int) -> dict[str, set[int]]:
+    """The same of `consent.inbound`: a record whose audit is in place is done, for that is written last."""
+    return await _outputs_of(topics.INBOUND.name, reader, config, partition, committed)
+
+
+async def _outputs_of(
+    source: str, reader: LogReader, config: Config, partition: int, first: int
+) -> dict[str, set[int]]:
+    if await reader.end(config.topic(source), partition) <= first:
         return {}
     found: dict[str, set[int]] = {}
     for spec, inputs in ((topics.AUDIT, _audited), (topics.DEADLETTER, _buried)):
-        offsets_of = partial(inputs, source=topics.CHANGES.name, config=config, partition=partition)
-        enough = partial(_reach_back, offsets_of=offsets_of, offset=applied, config=config)
+        offsets_of = partial(inputs, source=source, config=config, partition=partition)
+        enough = partial(_reach_back, offsets_of=offsets_of, offset=first, config=config)
         records = await reader.tail(config.topic(spec.name), partition, enough)
-        offsets = {offset for offset in offsets_of(records) if offset >= applied}
+        offsets = {offset for offset in offsets_of(records) if offset >= first}
         if offsets:
             found[spec.name] = offsets
     return found

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from typing import Any
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient
 
 from streams.config import Config
 
@@ -28,6 +29,7 @@ class LogReader:
             "group_id": None,
         }
         self._ends: Any = None
+        self._admin: Any = None
 
     async def start(self) -> None:
         self._ends = AIOKafkaConsumer(**self._options)
@@ -36,6 +38,8 @@ class LogReader:
     async def stop(self) -> None:
         if self._ends is not None:
             await self._ends.stop()
+        if self._admin is not None:
+            await self._admin.close()
 
     async def end(self, topic: str, partition: int) -> int:
         """The offset behind the last record that a partition holds, see `ends`."""
@@ -49,6 +53,18 @@ class LogReader:
         """
         ends = await self._ends.end_offsets([TopicPartition(topic, partition) for partition in partitions])
         return {tp.partition: int(end) for tp, end in ends.items()}
+
+    async def committed(self, group: str, topic: str, partitions: Iterable[int]) -> Mapping[int, int]:
+        """What a group has committed of each partition; 0 where there is nothing."""
+        if self._admin is None:
+            admin = AIOKafkaAdminClient(
+                bootstrap_servers=self._options["bootstrap_servers"], client_id=self._options["client_id"]
+            )
+            await admin.start()
+            self._admin = admin
+        wanted = [TopicPartition(topic, partition) for partition in partitions]
+        found = await self._admin.list_consumer_group_offsets(group, partitions=wanted)
+        return {tp.partition: max(0, int(found[tp].offset)) for tp in wanted}
 
     async def beginning(self, topic: str, partition: int) -> int:
         """The offset of the first record that the log still has."""

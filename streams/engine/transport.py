@@ -199,7 +199,7 @@ class Consumer(driver.Consumer):
             if tp not in active and tp not in self._buffered_partitions:
                 continue
             if self._is_changelog_tp(tp):
-                self.engine.restore(tp.partition, records)
+                self.engine.restore(tp, records)
                 yield tp, self._message(tp, records[-1].offset, None)
             elif tp in self._cursor:
                 batches.setdefault(tp.topic, []).append(self._batch(tp, records, fetched.after[tp]))

@@ -304,7 +304,8 @@ class World:
     def unsettled(self) -> dict[tuple[str, int], tuple[int, int]]:
         """Source partitions that are not worked off: committed offset and end."""
         committed = self.committed()
-        ends = {(topic, n): end for topic in (CHANGES, REQUESTS) for n, end in enumerate(self.ends(topic))}
+        sources = [spec.name for spec in topics.SOURCES]
+        ends = {(topic, n): end for topic in sources for n, end in enumerate(self.ends(topic))}
         return {place: (committed.get(place, 0), end) for place, end in ends.items() if committed.get(place, 0) != end}
 
     def settle(self, patience_s: float = PATIENCE_S) -> None:

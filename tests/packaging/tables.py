@@ -49,14 +49,16 @@ def metric_rows() -> str:
 
 
 USERS = {
-    "consent.changes": ("your producers, `publish`, `settings apply`", "the worker"),
-    "consent.inbound": ("reserved for SMS and missed-call gateways", "nobody yet"),
+    "consent.changes": ("your producers, `publish`, `settings apply`, the ways in", "the worker"),
+    "consent.inbound": ("your SMS and missed-call gateways, HTTP", "the worker"),
     "eligibility.requests": ("your campaign engine, `ask`, HTTP", "the worker"),
     "eligibility.decisions": ("the worker", "your campaign engine"),
     "consent.audit": ("the worker", "analytics, `audit`"),
     "consent.notifications": ("reserved for message events", "nobody yet"),
     "consent.deadletter": ("the worker", "operators, `deadletter`"),
+    topics.IDENTITIES.name: ("the worker", "the worker"),
     topics.CHANGELOG.name: ("the worker", "the worker"),
+    topics.IDENTITIES_CHANGELOG.name: ("the worker", "the worker"),
 }
 
 
@@ -65,7 +67,7 @@ def topic_rows() -> str:
 
     def kept(spec: topics.TopicSpec) -> str:
         retention = int(spec.config.get("retention.ms", topics.KEEP))
-        return "compacted" if spec.internal else "kept" if retention == topics.KEEP else f"{retention // DAY_MS} days"
+        return "compacted" if spec.changelog else "kept" if retention == topics.KEEP else f"{retention // DAY_MS} days"
 
     rows = ((f"`{s.name}`", s.key if " " in s.key else f"`{s.key}`", kept(s), *USERS[s.name]) for s in topics.ALL)
     return _table(("topic", "key", "retention", "written by", "read by"), rows)

@@ -34,7 +34,8 @@ def test_there_is_a_file_for_every_record_of_the_contract() -> None:
     assert set(SCHEMAS) == {
         "consent.changes", "consent.changed", "consent.verified", "customer.registered", "customer.erased",
         "settings.changed", "settings", "eligibility.request", "eligibility.decision", "consent.audit",
-        "consent.audit.change", "consent.audit.decision",
+        "consent.audit.change", "consent.audit.decision", "consent.audit.inbound", "consent.inbound", "sms.received",
+        "call.missed",
     }  # fmt: skip
 
 

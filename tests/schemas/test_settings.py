@@ -92,6 +92,43 @@ def test_a_contradiction_is_named_by_its_path(changes: Doc, path: str) -> None:
     assert paths(**changes) == [path]
 
 
+BULK_NORTH = {"source": "INSTORE", "account_id": "01", "org_unit_id": NORTH, "priority": "BULK"}
+TRANS_NORTH = BULK_NORTH | {"priority": "TRANS"}
+SMS = {"mode": "SMS", "number": "1234", "commands": {"OPTIN": "START", "OPTOUT": "STOP"}}
+CALLS = {"mode": "MISSED_CALL", "numbers": {"OPTIN": "+49 30 1", "OPTOUT": "+49 30 2"}}
+
+
+@pytest.mark.parametrize(
+    ("rules", "path"),
+    [
+        ([BULK_NORTH | SMS, BULK_NORTH | CALLS], "mobile[1]"),
+        ([BULK_NORTH | SMS | {"numbers": CALLS["numbers"]}], "mobile[0].numbers"),
+        ([BULK_NORTH | CALLS | {"number": "5"}], "mobile[0].number"),
+        ([BULK_NORTH | {"mode": "SMS", "commands": SMS["commands"]}], "mobile[0].number"),
+        ([BULK_NORTH | {"mode": "SMS", "number": "1"}], "mobile[0].commands"),
+        ([BULK_NORTH | {"mode": "MISSED_CALL"}], "mobile[0].numbers"),
+        ([BULK_NORTH | SMS | {"commands": {"OPTIN": "go", "OPTOUT": " GO"}}], "mobile[0].commands.OPTOUT"),
+        ([BULK_NORTH | CALLS | {"numbers": {"OPTIN": "+1 2", "OPTOUT": "+12"}}], "mobile[0].numbers.OPTOUT"),
+        ([BULK_NORTH | SMS, TRANS_NORTH | SMS | {"commands": {"OPTOUT": "stop"}}], "mobile[1].commands.OPTOUT"),
+        ([BULK_NORTH | SMS | {"account_id": "99"}], "mobile[0].account_id"),
+        ([BULK_NORTH | SMS | {"org_unit_id": 7}], "mobile[0].org_unit_id"),
+    ],
+)
+def test_a_contradiction_of_numbers_and_commands_is_named_by_its_path(rules: list[Doc], path: str) -> None:
+    assert paths(mobile=rules) == [path]
+
+
+def test_one_number_may_have_many_commands_and_a_place_may_have_one_action_only() -> None:
+    trans = TRANS_NORTH | SMS | {"commands": {"OPTIN": "START INFO", "OPTOUT": "STOP INFO"}}
+    assert faults(mobile=[BULK_NORTH | SMS, trans]) == []
+    assert faults(mobile=[BULK_NORTH | {"mode": "MISSED_CALL", "numbers": {"OPTOUT": "+4930"}}]) == []
+
+
+def test_the_default_profile_must_be_an_account() -> None:
+    assert faults(default_profile={"source": "INSTORE", "account_id": "01"}) == []
+    assert paths(default_profile={"source": "LINE", "account_id": "01"}) == ["default_profile"]
+
+
 def test_double_is_offered_everywhere_but_for_instore_email() -> None:
     elsewhere = [
         {"type": "DOUBLE"},
