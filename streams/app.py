@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping
-from functools import partial
 from typing import Any
 
 import faust
@@ -145,15 +144,8 @@ class Lanes:
             number: await self._handler(tables, number, committed.get(number, 0), sent_home)
             for number in tables.customers
         }
-        return InboundLane(
-            handlers,
-            tables.identities,
-            engine.intake_writer,
-            ends_of_changes=lambda: engine.ends_of_changes(range(self._config.partitions)),
-            told_of=engine.told_of,
-            ends_of_identities=partial(engine.ends, topics.IDENTITIES.name),
-            **self._lane(topics.INBOUND),
-        )
+        known = engine.everybody_is_known
+        return InboundLane(handlers, engine.intake_writer, known=known, **self._lane(topics.INBOUND))
 
     async def _handler(self, tables: Tables, number: int, committed: int, sent_home: resume.Forwarded) -> Inbound:
         config = self._config

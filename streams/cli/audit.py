@@ -82,7 +82,7 @@ def line_of(record: Record) -> str:
         body = orjson.loads(record.value or b"")
         place = f"{body['position']['partition']}@{body['position']['offset']}"
         who = (record.key or b"").decode(errors="replace")
-        what = _decision(body) if body["record"] == "decision" else _change(body)
+        what = {"decision": _decision, "inbound": _inbound}.get(body["record"], _change)(body)
     except (orjson.JSONDecodeError, KeyError, TypeError, AttributeError):
         return f"{when} unreadable audit record at {record.partition}@{record.offset}"
     return f"{when} {place} {who} {what}"
@@ -98,6 +98,13 @@ def _change(body: dict[str, Any]) -> str:
     reason = f" ({body['outcome_reason']})" if body.get("outcome_reason") else ""
     cells = "".join(f"; {_cell(cell)}" for cell in body.get("cells") or [])
     return f"{what}: {body['outcome']}{reason}{cells}"
+
+
+def _inbound(body: dict[str, Any]) -> str:
+    said = body["input"]
+    reason = f" ({body['outcome_reason']})" if body.get("outcome_reason") else ""
+    events = "".join(f"; {event['event']} {event['event_id']} of {event['customer_id']}" for event in body["events"])
+    return f"{said.get('event')} to {said.get('to')}: {body['outcome']}{reason}{events}"
 
 
 def _cell(cell: dict[str, Any]) -> str:

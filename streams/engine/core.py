@@ -26,6 +26,8 @@ log = logging.getLogger(__name__)
 
 #: Pause between two questions to a broker that is away.
 RETRY_S = 0.2
+#: Pause between two looks at how far other partitions are.
+POLL_S = 0.01
 #: A partition with work waiting and no checkpoint for so long makes the worker unready.
 STALE_CHECKPOINT_S = 60.0
 
@@ -186,7 +188,30 @@ class Engine:
         """The ends of a topic's partitions, asked of the broker now; one that is away is waited for."""
         return await self._answer(lambda: self.reader.ends(self.config.topic(topic), partitions))
 
-    async def told_of(self, partitions: Iterable[int]) -> Mapping[int, int]:
+    async def everybody_is_known(self, number: int, stopped: Callable[[], bool]) -> bool:
+        """Wait until the identities of a partition hold every registration that is in the log now; False if stopped.
+
+        A registration takes two steps: from any partition of `consent.changes` to the topic of identities, and from
+        there to the table. So all changes of this moment must be through the first, and then this partition's end of
+        that topic through the second.
+        """
+        ends = await self.ends_of_changes(range(self.config.partitions))
+        while ends := await self._not_told(ends):
+            await asyncio.sleep(POLL_S)
+            if stopped():
+                return False
+        end = (await self.ends(topics.IDENTITIES.name, [number]))[number]
+        while (table := self.tables.identities.get(number)) is not None and table.applied < end:
+            await asyncio.sleep(POLL_S)
+            if stopped():
+                return False
+        return table is not None
+
+    async def _not_told(self, ends: Mapping[int, int]) -> dict[int, int]:
+        told = await self._told_of(ends)
+        return {partition: end for partition, end in ends.items() if told[partition] < end}
+
+    async def _told_of(self, partitions: Iterable[int]) -> Mapping[int, int]:
         """Up to where all that partitions of `consent.changes` cause is in the log, whoever owns them."""
         own = {number: self.partitions[number].written for number in partitions if number in self.partitions}
         others = [number for number in partitions if number not in own]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import heapq
+import re
 from collections.abc import Callable
 from itertools import count
 from typing import Any
@@ -20,6 +21,7 @@ from streams.engine.table import BytesStore
 META_KEY = b"\0partition"
 #: What one more change adds to a state, roughly; only the size at which a checkpoint ends early depends on it.
 GROWTH_BYTES = 200
+_NUMBER = re.compile(rb"-?[0-9]+")
 
 
 class IntruderError(Exception):
@@ -55,6 +57,11 @@ class Partition:
             raw = self.store.get_many(self.number, [settings_key(org_id)])[0]
             self._orgs[org_id] = None if raw is None else Org(OrgSettings.model_validate_json(raw))
         return self._orgs[org_id]
+
+    def org_ids(self) -> set[int]:
+        """The orgs that settings are in force for."""
+        stored = {int(head) for head in self.store.heads_of(self.number, b":") if _NUMBER.fullmatch(head)}
+        return {org_id for org_id in stored | set(self._orgs) if self.org(org_id) is not None}
 
     def states(self, keys: list[bytes]) -> dict[bytes, bytes | None]:
         """The state of each key at `applied`, None where there is none."""

@@ -6,7 +6,7 @@ not used: state changes only through `BytesStore.write`, with its changelog offs
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -148,6 +148,18 @@ class BytesStore(rocksdb.Store):  # type: ignore[misc]
             stored = self._db_for_partition(partition).get(self.offset_key)
             self._offsets[partition] = -1 if stored is None else int(stored)
         return self._offsets[partition]
+
+    def heads_of(self, partition: int, separator: bytes) -> Iterator[bytes]:
+        """What stands before the separator in a partition's keys, each once; it costs one seek for each."""
+        found = self._db_for_partition(partition).iter()
+        found.seek_to_first()
+        while found.valid():
+            head, there, _ = found.key().partition(separator)
+            if there:
+                yield head
+                found.seek(head + bytes([separator[0] + 1]))
+            else:
+                found.next()
 
     def items_of(self, partition: int) -> Iterable[tuple[bytes, bytes]]:
         """Everything a partition holds, in the order of keys, without the offset."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable
 
 import httpx
@@ -50,6 +51,10 @@ class Owners:
         """The partition, if it is this worker's."""
         return self._engine.partitions.get(number)
 
+    def identities_here(self, number: int) -> Partition | None:
+        """The partition of the identity table, if it is this worker's."""
+        return self._engine.tables.identities.get(number)
+
     def all_here(self) -> list[Partition]:
         """Every partition of this worker, by number."""
         return [partition for _, partition in sorted(self._engine.partitions.items())]
@@ -59,19 +64,29 @@ class Owners:
         ends = await self._engine.ends_of_changes([partition.number])
         await asyncio.wait([partition.reached(ends[partition.number])], timeout=self._config.max_wait_ms / 1000)
 
+    async def know_everybody(self, number: int) -> None:
+        """The same for the identity table: whoever was registered before shall be found."""
+        deadline = time.monotonic() + self._config.max_wait_ms / 1000
+        await self._engine.everybody_is_known(number, lambda: time.monotonic() > deadline)
+
     async def pass_on(self, number: int, request: Request) -> Response:
         """Ask the partition's owner; a question that was passed on before stays here."""
-        url = None if HOP in request.headers else self._owner_of(number)
+        if HOP in request.headers:
+            return retry(f"partition {number} is being moved or restored")
+        path = request.scope["raw_path"].decode("ascii")
+        if query := request.scope["query_string"].decode("ascii"):
+            path += f"?{query}"
+        headers = {name: request.headers[name] for name in PASSED if name in request.headers}
+        return await self.ask(number, request.method, path, await request.body(), headers)
+
+    async def ask(self, number: int, method: str, path: str, body: bytes, headers: dict[str, str]) -> Response:
+        """Ask the owner of a partition, with the asker's own credentials."""
+        url = self._owner_of(number)
         if url is None:
             return retry(f"partition {number} is being moved or restored")
-        target = url.rstrip("/") + request.scope["raw_path"].decode("ascii")
-        if query := request.scope["query_string"].decode("ascii"):
-            target += f"?{query}"
-        headers = {name: request.headers[name] for name in PASSED if name in request.headers}
         try:
-            answer = await self._client.request(
-                request.method, target, content=await request.body(), headers={**headers, HOP: "1"}
-            )
+            target = url.rstrip("/") + path
+            answer = await self._client.request(method, target, content=body, headers={**headers, HOP: "1"})
         except httpx.HTTPError as exc:
             log.warning("%s does not answer for partition %d: %r", url, number, exc)
             return retry(f"the worker of partition {number} does not answer")
