@@ -37,6 +37,7 @@ class Config:
     http_port: int = _option(6066, "port the worker's HTTP listens on; 0: any free one", low=0, high=65_535)
     http_advertised_url: str = _option("", "URL under which other workers reach this one; empty: host and port above")
     http_token: str = _option("", "bearer token for HTTP: the operator's, and between workers; acts for every org")
+    http_user: str = _option("", "NAME:PASSWORD with which commands ask a worker, if they have no token")
     users_file: str = _option("", "file of the users who may use HTTP, see `consent-streams users add`")
     rate_limit: int = _option(500, "requests per second that one user may make of one worker", low=1, high=1_000_000)
     max_body_bytes: int = _option(1_048_576, "larger HTTP requests are refused", low=1_024, high=100_000_000)
@@ -85,6 +86,8 @@ def from_environment(environ: Mapping[str, str] | None = None, **overrides: Any)
     config = Config(**values)
     if config.log_level not in {"debug", "info", "warning", "error"}:
         raise ConfigError(f"CONSENT_LOG_LEVEL: {config.log_level!r} is not one of debug, info, warning, error")
+    if config.http_user and not config.http_user.partition(":")[2]:
+        raise ConfigError("CONSENT_HTTP_USER: the value is not NAME:PASSWORD")
     if config.heartbeat_ms * 3 > config.session_timeout_ms:
         raise ConfigError("CONSENT_HEARTBEAT_MS: at most a third of CONSENT_SESSION_TIMEOUT_MS")
     return config

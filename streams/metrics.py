@@ -49,3 +49,5 @@ CHECKPOINT_AT = Gauge(
 SETTINGS = Gauge(
     "consent_settings_version", "Version of an org's settings in force, by partition", ["org_id", "partition"]
 )
+LOGIN_FAILURES = Counter("consent_login_failures", "HTTP requests with refused credentials, by reason", ["reason"])
+RATE_LIMITED = Counter("consent_rate_limited_requests", "HTTP requests beyond the rate limit, by user", ["user"])

@@ -23,6 +23,8 @@ from streams.engine import guard
 from streams.engine.core import Engine
 from streams.http.answers import Answers
 from streams.http.service import Service
+from streams.http.tls import TlsError
+from streams.http.users import UsersError
 
 log = logging.getLogger("consent_streams")
 
@@ -51,7 +53,7 @@ def run_worker(config: Config) -> int:
     try:
         held = guard.lock(config.datadir / "state")
         return asyncio.run(_run(config, held))
-    except (WorkerError, guard.GuardError, admin.KafkaFault) as exc:
+    except (WorkerError, TlsError, UsersError, guard.GuardError, admin.KafkaFault) as exc:
         print(f"Error: {exc}", file=sys.stderr, flush=True)
         return 1
 
@@ -134,7 +136,7 @@ class Worker:
         self._listener = listener
         host, port = listener.getsockname()[:2]
         shown = f"[{host}]" if ":" in host else host
-        self.url = config.http_advertised_url or f"http://{shown}:{port}"
+        self.url = config.http_advertised_url or f"{'https' if config.ssl_certfile else 'http'}://{shown}:{port}"
         self._engine = Engine(config, lambda table: store_of(self._app, table))
         self._app: App = make_app(config, self._engine, self.url)
         answers = Answers(config)

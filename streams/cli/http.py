@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import ssl
+from base64 import b64encode
 from typing import Any
 from urllib.parse import quote
 
 import httpx
 
 from streams.config import Config
+from streams.http.tls import TlsError, trusted
 
 from .root import Failure
 
@@ -34,22 +37,21 @@ def base_url(config: Config) -> str:
     if config.http_port == 0:
         raise Failure("CONSENT_HTTP_PORT is 0 (any free port): give the port that the worker's ready line names")
     host = ANY_ADDRESS.get(config.http_host, config.http_host)
-    return f"http://{f'[{host}]' if ':' in host else host}:{config.http_port}"
+    return f"{'https' if config.ssl_certfile else 'http'}://{f'[{host}]' if ':' in host else host}:{config.http_port}"
 
 
 def get(config: Config, *path: str | int, timeout_s: float = TIMEOUT_S) -> Any:
     """The JSON at a path, whose parts are quoted here. Raises NoWorker, NotFound or another Failure with one line."""
     url = "/".join([base_url(config), *(quote(str(part), safe="") for part in path)])
-    headers = {"Authorization": f"Bearer {config.http_token}"} if config.http_token else {}
-    try:
-        # A proxy of the environment has no business on the way to a worker on this machine.
-        answer = httpx.get(url, headers=headers, timeout=timeout_s, trust_env=not config.listens_on_loopback)
-    except httpx.TransportError as error:
-        raise NoWorker(config) from error
+    # A proxy of the environment has no business on the way to a worker on this machine.
+    answer = _ask(config, url, timeout_s, _credentials(config), trust_env=not config.listens_on_loopback)
     if answer.status_code == httpx.codes.NOT_FOUND:
         raise NotFound(_reason(answer))
-    if answer.status_code in {httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN}:
-        raise Failure("the worker asks for a token: set CONSENT_HTTP_TOKEN to the one it was started with")
+    if answer.status_code == httpx.codes.UNAUTHORIZED:
+        raise Failure(
+            "the worker asks for credentials: set CONSENT_HTTP_TOKEN to the token it was started with, "
+            "or CONSENT_HTTP_USER to NAME:PASSWORD of a user"
+        )
     if answer.status_code == httpx.codes.SERVICE_UNAVAILABLE:
         raise Failure(f"the worker is not ready yet: {_reason(answer)}; try again in a moment")
     if answer.is_error:
@@ -61,12 +63,39 @@ def get(config: Config, *path: str | int, timeout_s: float = TIMEOUT_S) -> Any:
 
 
 def is_ready(config: Config, timeout_s: float) -> bool:
-    """Whether the worker's partitions are restored."""
+    """Whether the worker's partitions are restored. Raises Failure for a certificate that is not to be trusted."""
     try:
-        answer = httpx.get(f"{base_url(config)}/readyz", timeout=timeout_s, trust_env=False)
-    except httpx.TransportError:
+        return _ask(config, f"{base_url(config)}/readyz", timeout_s, trust_env=False).is_success
+    except NoWorker:
         return False
-    return answer.status_code == httpx.codes.OK
+
+
+def _ask(
+    config: Config, url: str, timeout_s: float, headers: dict[str, str] | None = None, *, trust_env: bool
+) -> httpx.Response:
+    """One GET. Raises NoWorker, or Failure for a certificate that is not to be trusted."""
+    try:
+        return httpx.get(url, headers=headers, timeout=timeout_s, trust_env=trust_env, verify=trusted(config))
+    except TlsError as error:
+        raise Failure(str(error)) from error
+    except httpx.TransportError as error:
+        cause = error.__context__
+        while cause is not None and not isinstance(cause, ssl.SSLCertVerificationError):
+            cause = cause.__context__
+        if cause is None:
+            raise NoWorker(config) from error
+        raise Failure(
+            f"the certificate of {base_url(config)} is not to be trusted: {cause.verify_message}; CONSENT_HTTP_HOST "
+            "has to be a name that it is made out to, and CONSENT_SSL_CERTFILE the worker's certificate"
+        ) from error
+
+
+def _credentials(config: Config) -> dict[str, str]:
+    if config.http_token:
+        return {"Authorization": f"Bearer {config.http_token}"}
+    if config.http_user:
+        return {"Authorization": f"Basic {b64encode(config.http_user.encode()).decode()}"}
+    return {}
 
 
 def _reason(answer: httpx.Response) -> str:

@@ -17,10 +17,10 @@ _FIELDS: dict[str, Field[Any]] = {f.name: f for f in fields(Config)}
 _DEFAULTS = Config()
 
 KAFKA = ("bootstrap_servers", "datadir", "topic_prefix")
-HTTP = ("http_host", "http_port")
+HTTP = ("http_host", "http_port", "ssl_certfile")
 TOPICS = ("partitions", "replication")
 #: Secrets would be seen in the list of processes: they have variables but no options.
-SECRETS = {"http_token", "link_secret"}
+SECRETS = {"http_token", "http_user", "link_secret"}
 #: Everything that a worker reads.
 WORKER = tuple(name for name in _FIELDS if name not in {*SECRETS, "replication"})
 

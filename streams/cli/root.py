@@ -24,6 +24,7 @@ COMMANDS = {
     "state": "state",
     "audit": "audit",
     "deadletter": "deadletter",
+    "users": "users",
 }
 INTERRUPTED = 130
 

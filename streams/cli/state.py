@@ -26,7 +26,7 @@ COLUMNS = ("source", "account_id", "channel", "priority", "org_unit_id", "status
 def command(config: Config, org: int, customer: str, as_json: bool) -> None:
     """The cells of CUSTOMER of ORG as the worker holds them; exit code 1 for an unknown customer.
 
-    CONSENT_HTTP_TOKEN is the bearer token, if the worker asks for one.
+    CONSENT_HTTP_TOKEN, or CONSENT_HTTP_USER=NAME:PASSWORD, are the credentials, if the worker asks for some.
 
     \b
     Example:

@@ -16,8 +16,8 @@ from .run import reachable
 def command(ctx: click.Context, config: Config) -> None:
     """Run one worker of the group until Ctrl-C or SIGTERM; as many as there are partitions can share the work.
 
-    Prints one line when it is ready. CONSENT_HTTP_TOKEN, without an option since it is a secret, is the bearer token
-    that HTTP asks for.
+    Prints one line when it is ready. HTTP asks for a user of the users file, or for the bearer token
+    CONSENT_HTTP_TOKEN, which has no option since it is a secret.
 
     \b
     Example, a second worker on the same machine:

@@ -18,6 +18,7 @@ from streams.domain.keys import partition_of
 from streams.engine.core import Engine
 from streams.engine.partition import Partition
 from streams.http.access import token_headers
+from streams.http.tls import trusted
 
 log = logging.getLogger(__name__)
 
@@ -38,7 +39,9 @@ class Owners:
         self._config = config
         self._engine = engine
         self._owner_of = owner_of
-        self._client = httpx.AsyncClient(headers=token_headers(config), timeout=MAX_WAIT_MS / 1000 + ANSWER_MARGIN_S)
+        self._client = httpx.AsyncClient(
+            headers=token_headers(config), timeout=MAX_WAIT_MS / 1000 + ANSWER_MARGIN_S, verify=trusted(config)
+        )
 
     async def close(self) -> None:
         await self._client.aclose()

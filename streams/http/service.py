@@ -22,18 +22,26 @@ from streams.config import Config
 from streams.domain.keys import customer_key
 from streams.engine.core import Engine
 from streams.engine.records import Record
-from streams.http.access import Access
+from streams.http.access import Access, asking, forbidden, may_act_for
 from streams.http.answers import Answers
 from streams.http.customers import customer_document
 from streams.http.intake import Intake
+from streams.http.limits import BodyLimit
+from streams.http.logins import Logins
 from streams.http.owners import ANSWER_MARGIN_S, HOP, OwnerOf, Owners, as_json, problem
+from streams.http.tls import check_certificate
 
 log = logging.getLogger(__name__)
 
 class Service:
-    """Answers HTTP for one worker. `owner_of` names the URL of the worker that owns a partition, if it is known."""
+    """Answers HTTP for one worker. `owner_of` names the URL of the worker that owns a partition, if it is known.
+
+    Raises TlsError or UsersError if the certificate or the users file cannot be used.
+    """
 
     def __init__(self, config: Config, engine: Engine, answers: Answers, owner_of: OwnerOf) -> None:
+        check_certificate(config)
+        self._logins = Logins(config)
         self._config = config
         self._engine = engine
         self._answers = answers
@@ -45,8 +53,9 @@ class Service:
     def start(self, listener: socket.socket, unready: Callable[[], str | None]) -> None:
         """Serve on a bound socket until `stop`. `unready` says why the worker is not ready, or None."""
         config = uvicorn.Config(
-            self._routes(unready), log_config=None, access_log=False, lifespan="off", timeout_graceful_shutdown=2
-        )
+            self._routes(unready), log_config=None, access_log=False, lifespan="off", timeout_graceful_shutdown=2,
+            ws="none", ssl_certfile=self._config.ssl_certfile or None, ssl_keyfile=self._config.ssl_keyfile or None,
+        )  # fmt: skip
         self._server = _Server(config)
         self._task = asyncio.create_task(self._server.serve(sockets=[listener]), name="http")
 
@@ -58,7 +67,8 @@ class Service:
 
     def _routes(self, unready: Callable[[], str | None]) -> FastAPI:
         app = FastAPI(title="consent-streams", version=__version__, docs_url=None, redoc_url=None)
-        app.middleware("http")(Access(self._config))
+        app.add_middleware(BodyLimit, max_bytes=self._config.max_body_bytes)
+        app.add_middleware(Access, config=self._config, logins=self._logins)
 
         @app.get("/livez", summary="The process answers")
         async def livez() -> PlainTextResponse:
@@ -70,15 +80,21 @@ class Service:
             return PlainTextResponse(f"{reason or 'ready'}\n", status_code=503 if reason else 200)
 
         @app.get("/metrics", summary="Prometheus metrics")
-        async def metrics() -> Response:
+        async def metrics(request: Request) -> Response:
+            if asking(request).orgs is not None:
+                return problem(403, "metrics name every org: they are for the token's owner")
             return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
 
         @app.get("/v1/customers/{org_id}/{customer_id:path}", summary="A customer's cells")
         async def customer(org_id: int, customer_id: str, request: Request) -> Response:
+            if not may_act_for(request, org_id):
+                return forbidden(org_id)
             return await self._customer(org_id, customer_id, request)
 
         @app.get("/v1/orgs/{org_id}/settings", summary="An org's settings in force")
         async def settings(org_id: int, request: Request) -> Response:
+            if not may_act_for(request, org_id):
+                return forbidden(org_id)
             return await self._settings(org_id, request)
 
         @app.post("/v1/eligibility", summary="One eligibility request, answered when it is decided")
@@ -125,6 +141,8 @@ class Service:
             checked = validate(document, REQUEST)
         except UnreadableError as exc:
             return problem(413 if exc.code == "too_large" else 422, str(exc), code=exc.code)
+        if not may_act_for(request, checked["org_id"]):
+            return forbidden(checked["org_id"])
         key = customer_key(checked["org_id"], checked["customer_id"])
         number = self._owners.number_of(key)
         if self._owners.here(number) is None:

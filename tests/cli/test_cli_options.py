@@ -42,7 +42,7 @@ def test_the_commands_are_those_of_the_contract() -> None:
     assert leaves == {
         "up", "broker", "topics", "topics create", "topics check", "settings", "settings check", "settings apply",
         "settings show", "worker", "publish", "ask", "state", "audit", "deadletter", "deadletter list",
-        "deadletter replay",
+        "deadletter replay", "users", "users add", "users list", "users remove",
     }  # fmt: skip
 
 
@@ -93,6 +93,8 @@ def test_version() -> None:
         (["deadletter", "replay", "--partition", "1"], "--offset"),
         (["deadletter", "replay", "--all", "--set", "channel=EMAIL"], "quotes"),
         (["deadletter", "list", "--code", "nope"], "--code"),
+        (["users", "list"], "CONSENT_USERS_FILE"),
+        (["users", "add", "shop"], "--org"),
     ],
 )
 def test_wrong_use_is_code_2_and_names_the_fault(arguments: list[str], names: str) -> None:
