@@ -24,6 +24,10 @@ def _number_of_text(value: object) -> object:
     return int(value) if isinstance(value, str) and re.fullmatch(r"-?[0-9]{1,19}", value) else value
 
 
+def _upper(value: object) -> object:
+    return value.upper() if isinstance(value, str) else value
+
+
 class SubscriptionEntry(_Body):
     """One opt-in or opt-out. Without `sourceName`: the lookup's source, else that of the org's default profile."""
 
@@ -111,10 +115,10 @@ class LegacyItem(_Body):
     mobile: Id | None = None
     email: Annotated[str, Field(min_length=1, max_length=320)] | None = None
     external_id: Id | None = Field(None, validation_alias=AliasChoices("external_id", "externalId"))
-    priority: Priority
+    priority: Annotated[Priority, BeforeValidator(_upper)]
     scope: Literal["all"] = "all"
     channel: Literal["sms", "email"]
-    is_subscribed: Annotated[int, Field(ge=0, le=1)]
+    is_subscribed: Annotated[int, BeforeValidator(_number_of_text), Field(ge=0, le=1)]
 
 
 class LegacyList(_Body):

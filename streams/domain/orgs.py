@@ -76,7 +76,9 @@ class Org:
         self.sync_opt_out = settings.ou_sync.opt_out
         self.units = tuple(unit.id for unit in settings.org_units)
         self.known_units = frozenset((*self.units, WHOLE_ORG))
-        self.channels = {(a.source, a.account_id): frozenset(a.channels) for a in settings.accounts if a.active}
+        self.channels: dict[tuple[str, str], frozenset[str]] = {
+            (a.source, a.account_id): frozenset(a.channels) for a in settings.accounts if a.active
+        }
         self.default_region = settings.default_region
         self._places: dict[tuple[str, str, str, str, int], Place] = {}
         self._scopes: dict[tuple[str, str, int], Scope] = {}

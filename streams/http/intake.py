@@ -1,4 +1,4 @@
-"""Events that came by HTTP, on their way into `consent.changes`. Nothing changes state by another way."""
+"""What came by HTTP, on its way into the log. Nothing changes state by another way."""
 
 from __future__ import annotations
 
@@ -25,6 +25,7 @@ class Intake:
     def __init__(self, config: Config, writer: Writer) -> None:
         self._config = config
         self._topic = config.topic(topics.CHANGES.name)
+        self._inbound = config.topic(topics.INBOUND.name)
         self._writer = writer
 
     async def publish(self, org_id: int, customer_id: str, events: list[dict[str, object]]) -> list[Written]:
@@ -36,3 +37,8 @@ class Intake:
         partition = partition_of(key, self._config.partitions)
         first = await self._writer.append_all(self._topic, partition, [(key, orjson.dumps(event)) for event in events])
         return [Written(partition, first + at) for at in range(len(events))]
+
+    async def publish_inbound(self, key: bytes, value: bytes) -> Written:
+        """Write one record of `consent.inbound` under its key. Raises RefusedError."""
+        partition = partition_of(key, self._config.partitions)
+        return Written(partition, await self._writer.append(self._inbound, partition, key, value))

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from typing import Any
 
 import httpx
 import orjson
@@ -13,6 +14,7 @@ from fastapi import Request, Response
 from fastapi.responses import JSONResponse
 
 from schemas.eligibility import MAX_WAIT_MS
+from streams import topics
 from streams.config import Config
 from streams.domain.keys import partition_of
 from streams.engine.core import Engine
@@ -67,6 +69,15 @@ class Owners:
         ends = await self._engine.ends_of_changes([partition.number])
         await asyncio.wait([partition.reached(ends[partition.number])], timeout=self._config.max_wait_ms / 1000)
 
+    async def caught_up(self, key: bytes) -> Partition | int:
+        """The partition of a key at the log's end; its number, if another worker has it."""
+        number = self.number_of(key)
+        found = self.here(number)
+        if found is None:
+            return number
+        await self.catch_up(found)
+        return found
+
     async def know_everybody(self, number: int) -> None:
         """The same for the identity table: whoever was registered before shall be found."""
         deadline = time.monotonic() + self._config.max_wait_ms / 1000
@@ -79,11 +90,18 @@ class Owners:
         path = request.scope["raw_path"].decode("ascii")
         if query := request.scope["query_string"].decode("ascii"):
             path += f"?{query}"
-        headers = {name: request.headers[name] for name in PASSED if name in request.headers}
-        return await self.ask(number, request.method, path, await request.body(), headers)
+        return await self._ask(number, request.method, path, await request.body(), request)
 
-    async def ask(self, number: int, method: str, path: str, body: bytes, headers: dict[str, str]) -> Response:
-        """Ask the owner of a partition, with the asker's own credentials."""
+    async def ask_for(self, number: int, path: str, request: Request) -> Response:
+        """GET a path of the partition's owner, in the name of who asks."""
+        return await self._ask(number, "GET", path, b"", request)
+
+    async def send_on(self, number: int, path: str, request: Request) -> Response:
+        """POST the same body to a path of the partition's owner."""
+        return await self._ask(number, "POST", path, await request.body(), request)
+
+    async def _ask(self, number: int, method: str, path: str, body: bytes, request: Request) -> Response:
+        headers = {name: request.headers[name] for name in PASSED if name in request.headers}
         url = self._owner_of(number)
         if url is None:
             return retry(f"partition {number} is being moved or restored")
@@ -95,6 +113,26 @@ class Owners:
             return retry(f"the worker of partition {number} does not answer")
         kept = {name: answer.headers[name] for name in ("content-type", "retry-after") if name in answer.headers}
         return Response(answer.content, answer.status_code, headers=kept)
+
+
+    async def read_back(
+        self, number: int, key: bytes, step: int, most: int
+    ) -> AsyncIterator[list[tuple[int, dict[str, Any]]]]:
+        """Offsets and events of a customer among the newest `step` records of `consent.changes`, then the next older.
+
+        Ends after `most` records.
+        """
+        topic = self._config.topic(topics.CHANGES.name)
+        reader = self._engine.reader
+        end, first = await reader.end(topic, number), await reader.beginning(topic, number)
+        oldest = max(first, end - most)
+        while end > oldest:
+            start = max(oldest, end - step)
+            found: list[tuple[int, dict[str, Any]]] = []
+            async for records in reader.scan(topic, number, start, end, committed=True):
+                found += ((r.offset, orjson.loads(r.value)) for r in records if r.key == key and r.value is not None)
+            yield found
+            end = start
 
 
 def as_json(document: object, status: int = 200) -> Response:

@@ -25,10 +25,14 @@ from streams.engine.records import Record
 from streams.http.access import Access, asking, forbidden, may_act_for
 from streams.http.answers import Answers
 from streams.http.customers import customer_document
+from streams.http.identifiers import Identifiers
+from streams.http.inbound import Webhooks
 from streams.http.intake import Intake
+from streams.http.legacy import LegacySubscriptions
 from streams.http.limits import BodyLimit
 from streams.http.logins import Logins
 from streams.http.owners import ANSWER_MARGIN_S, HOP, OwnerOf, Owners, as_json, problem
+from streams.http.subscriptions import Subscriptions
 from streams.http.tls import check_certificate
 
 log = logging.getLogger(__name__)
@@ -47,6 +51,7 @@ class Service:
         self._answers = answers
         self._owners = Owners(config, engine, owner_of)
         self._intake = Intake(config, engine.intake_writer)
+        self._identifiers = Identifiers(self._owners)
         self._server: uvicorn.Server | None = None
         self._task: asyncio.Task[None] | None = None
 
@@ -101,6 +106,10 @@ class Service:
         async def eligibility(request: Request) -> Response:
             return await self._eligibility(request)
 
+        parts = (self._owners, self._intake, self._identifiers)
+        webhooks = Webhooks(self._owners, self._intake, self._config.max_record_bytes)
+        for feature in (self._identifiers, Subscriptions(*parts), LegacySubscriptions(*parts), webhooks):
+            app.include_router(feature.routes())
         return app
 
     async def _customer(self, org_id: int, customer_id: str, request: Request) -> Response:
