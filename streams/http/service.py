@@ -27,6 +27,7 @@ from streams.http.answers import Answers
 from streams.http.customers import customer_document
 from streams.http.intake import Intake
 from streams.http.limits import BodyLimit
+from streams.http.links import LinkPages
 from streams.http.logins import Logins
 from streams.http.owners import ANSWER_MARGIN_S, HOP, OwnerOf, Owners, as_json, problem
 from streams.http.tls import check_certificate
@@ -47,6 +48,7 @@ class Service:
         self._answers = answers
         self._owners = Owners(config, engine, owner_of)
         self._intake = Intake(config, engine.intake_writer)
+        self._links = LinkPages(config, self._owners, self._intake)
         self._server: uvicorn.Server | None = None
         self._task: asyncio.Task[None] | None = None
 
@@ -69,6 +71,8 @@ class Service:
         app = FastAPI(title="consent-streams", version=__version__, docs_url=None, redoc_url=None)
         app.add_middleware(BodyLimit, max_bytes=self._config.max_body_bytes)
         app.add_middleware(Access, config=self._config, logins=self._logins)
+
+        app.include_router(self._links.router())
 
         @app.get("/livez", summary="The process answers")
         async def livez() -> PlainTextResponse:
