@@ -87,8 +87,14 @@ def command(config: Config, as_json: bool, expires_days: int, action: str, **fie
         token = Links(secret_of(config)).token(link)
     except ConfigError as error:
         raise Failure(str(error)) from error
-    url = f"{(config.public_url or base_url(config)).rstrip('/')}/u/{token}"
+    url = f"{_base(config)}/u/{token}"
     click.echo(orjson.dumps(_document(link, token, url)) if as_json else url)
+
+
+def _base(config: Config) -> str:
+    if config.public_url and not config.public_url.startswith(("https://", "http://")):
+        raise click.UsageError(f"CONSENT_PUBLIC_URL: {config.public_url!r} does not begin with https:// or http://")
+    return (config.public_url or base_url(config)).rstrip("/")
 
 
 def _document(link: Link, token: str, url: str) -> dict[str, object]:
