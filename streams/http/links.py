@@ -23,6 +23,7 @@ from streams.domain.orgs import Org
 from streams.domain.state import decode_state
 from streams.engine.outputs import RefusedError
 from streams.http.intake import Intake
+from streams.http.limits import Limiter, retry_after
 from streams.http.owners import Owners
 from streams.http.pages import HEADERS, accepted, action_page, fault_page, language_of
 from streams.links import Link, LinkError, Links, secret_of
@@ -38,6 +39,10 @@ _SHOWN_IN = "shown_in"
 _FIELD_BYTES = 1_024
 #: Kafka is waited for this long; who presses again after that does no harm.
 PATIENCE_S = 10.0
+#: One link is good for so many presses at once, then for one in so many seconds: the log keeps each for ever.
+BURST, EVERY_S = 10, 10.0
+#: Links whose presses are counted.
+LINKS = 10_000
 
 _READ: dict[int | str, dict[str, object]] = {
     404: {"description": "The token is not ours", "content": {"text/html": {}}},
@@ -45,6 +50,7 @@ _READ: dict[int | str, dict[str, object]] = {
 }
 _WRITE = _READ | {
     400: {"description": "One-Click for a link that does not opt out", "content": {"text/plain": {}}},
+    429: {"description": "This link is used too often", "content": {"text/html": {}}},
     503: {"description": "Kafka does not take the event now", "content": {"text/html": {}}},
 }
 
@@ -62,6 +68,7 @@ class LinkPages:
         self._owners = owners
         self._intake = intake
         self._clock = clock
+        self._presses = Limiter(1 / EVERY_S, BURST, LINKS)
 
     def router(self) -> APIRouter:
         """The routes, to be included in the worker's."""
@@ -77,7 +84,7 @@ class LinkPages:
         try:
             link = self._links.read(token, self._clock())
         except LinkError as error:
-            return fault_page(error.reason, language_of(_wishes(request)))
+            return _refused(error, request)
         number = self._owners.number_of(customer_key(link.org_id, link.customer_id))
         found = self._owners.here(number)
         if found is None:
@@ -99,12 +106,14 @@ class LinkPages:
         try:
             link = self._links.read(token, at)
         except LinkError as error:
-            return fault_page(error.reason, language_of(_wishes(request)))
+            return _refused(error, request)
         one_click = form.get(ONE_CLICK[0]) == ONE_CLICK[1]
         if one_click and link.action != "OPTOUT":
             return PlainTextResponse("This link does not unsubscribe; open it instead.\n", 400, headers=HEADERS)
-        if not await self._write(link, event_of(link, token, at, _named_language(request))):
-            return fault_page("later", language_of([form.get(_SHOWN_IN), *_wishes(request, link)]))
+        wait_s = self._presses.take(token)
+        if wait_s or not await self._write(link, event_of(link, token, at, _named_language(request))):
+            language = language_of([form.get(_SHOWN_IN), *_wishes(request, link)])
+            return fault_page("later", language, 429 if wait_s else 503, retry_after(wait_s))
         if one_click:
             return PlainTextResponse("You have unsubscribed.\n", headers=HEADERS)
         return self._page(link, request, done=True, shown_in=form.get(_SHOWN_IN))
@@ -163,6 +172,10 @@ def event_of(link: Link, token: str, at_ms: int, language: str | None) -> dict[s
     event |= {"type": link.action, "origin": "EMAIL_LINK"}
     language = language or link.language
     return event | {"language": language} if language else event
+
+
+def _refused(error: LinkError, request: Request) -> Response:
+    return fault_page(error.reason, language_of(_wishes(request)), {"expired": 410, "invalid": 404}[error.reason])
 
 
 def _named_language(request: Request) -> str | None:

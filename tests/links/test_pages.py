@@ -335,8 +335,16 @@ def test_a_refused_event_is_never_called_done(desk: Desk) -> None:
     desk.refuse = True
     for body in ({"shown_in": "en"}, ONE_CLICK):
         answer = desk.post(OPTOUT, data=body)
-        assert (answer.status_code, answer.headers["retry-after"]) == (503, "5")
+        assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
         assert "unsubscribed" not in answer.text
+
+
+def test_a_link_that_is_pressed_without_end_does_not_fill_the_log(desk: Desk) -> None:
+    answers = [desk.post(OPTOUT, data=ONE_CLICK) for _ in range(http_links.BURST + 3)]
+    assert [answer.status_code for answer in answers] == [200] * http_links.BURST + [429] * 3
+    assert answers[-1].headers["retry-after"] in {"9", "10"}
+    assert len(desk.written) == http_links.BURST
+    assert desk.post(changed(OPTOUT, customer_id="d")).status_code == 200
 
 
 def test_a_silent_broker_is_not_waited_for_without_end(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:

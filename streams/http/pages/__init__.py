@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -90,12 +90,12 @@ def action_page(link: Link, org: Org | None, language: str, *, done: bool) -> HT
     )
 
 
-def fault_page(fault: Literal["expired", "invalid", "later"], language: str) -> HTMLResponse:
-    """Why a link does nothing: 410, 404, or 503 when only now it cannot."""
-    status = {"expired": 410, "invalid": 404, "later": 503}[fault]
+def fault_page(
+    fault: Literal["expired", "invalid", "later"], language: str, status: int, headers: Mapping[str, str] | None = None
+) -> HTMLResponse:
+    """Why a link does nothing, or nothing now."""
     answer = _page(language, status, **TEXTS[language][fault], org_name="", details=[], button="", close="")
-    if fault == "later":
-        answer.headers["Retry-After"] = "5"
+    answer.headers.update(headers or {})
     return answer
 
 
