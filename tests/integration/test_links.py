@@ -9,9 +9,10 @@ import httpx
 import pytest
 
 from streams.links import Link, Links
+from tests.cli.world import invoke
 from tests.integration.conftest import MakeWorker, MakeWorld
 from tests.integration.harness import CHANGES, PARTITIONS, SHORT_SESSION, Doc, Record, Worker, World, wait_for
-from tests.integration.orgs import CELL, Org, all_types
+from tests.integration.orgs import CELL, NORTH, Org, all_types
 
 pytestmark = pytest.mark.kafka
 
@@ -176,6 +177,17 @@ def test_every_worker_has_every_customer_s_page_and_button(make_world: MakeWorld
             pressed(worker, token(org, customer_id=customer), data=ONE_CLICK)
         assert org.verdict(customer_id=customer) == (False, "opted_out")
     assert len(events(org)) == len(workers) * PARTITIONS
+
+
+def test_the_command_s_link_works_at_the_worker_with_the_same_folder(world: World, make_worker: MakeWorker) -> None:
+    org = Org(world)
+    worker = make_worker(world).start().ready()
+    env = {"CONSENT_DATADIR": str(worker.datadir), "CONSENT_PUBLIC_URL": worker.url}
+    where = ["--source", "INSTORE", "--account", "01", "--channel", "MOBILE", "--org-unit", str(NORTH)]
+    made = invoke("link", str(org.id), "c", *where, env=env)
+    assert made.exit_code == 0, made.stderr
+    assert httpx.post(made.stdout.strip()).status_code == 200
+    assert org.verdict() == (False, "opted_out")
 
 
 def test_a_secret_that_is_too_short_stops_the_start_with_one_clear_line(world: World, make_worker: MakeWorker) -> None:
