@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import secrets
+import tempfile
 from dataclasses import astuple, dataclass
-from typing import Any, Literal, get_args
+from pathlib import Path
+from typing import Literal, get_args
 
-from itsdangerous import BadData, URLSafeSerializer
+from itsdangerous import BadData, Signer
+from itsdangerous.encoding import base64_decode, base64_encode
 
-from streams.config import Config
+from streams.config import Config, ConfigError
 
 Action = Literal["OPTIN", "OPTOUT", "VERIFY"]
 
@@ -19,6 +24,8 @@ _VERSION = 1
 _SALT = "consent-streams/link"
 SECRET_FILE = "link.secret"  # noqa: S105
 _SECRET_BYTES = 32
+#: A shorter secret could be guessed, and with it anybody's consent be changed.
+MIN_SECRET = 16
 
 
 class LinkError(Exception):
@@ -54,47 +61,75 @@ class Links:
     """Makes and reads tokens. The same link is always the same token: no clock and no random number is in it."""
 
     def __init__(self, secret: str) -> None:
-        self._serializer = URLSafeSerializer(secret, salt=_SALT)
+        self._signer = Signer(secret, salt=_SALT, key_derivation="hmac", digest_method=hashlib.sha256)
 
     def token(self, link: Link) -> str:
-        """The token, fit for a URL's path."""
-        token: str | bytes = self._serializer.dumps([_VERSION, *astuple(link)])
-        return token if isinstance(token, str) else token.decode()
+        """The token, fit for a URL's path: letters, digits, `-`, `_` and one dot."""
+        body = json.dumps([_VERSION, *astuple(link)], ensure_ascii=False, separators=(",", ":"))
+        return self._signer.sign(base64_encode(body)).decode()
 
     def read(self, token: str, now_ms: int) -> Link:
         """The link that a token stands for. Raises LinkError."""
         try:
-            version, *fields = self._serializer.loads(token)
-        except (BadData, TypeError, ValueError):
+            body = self._signer.unsign(token)
+            # Base64 can spell one signature in several ways; events take their ids from the token, so it has one only.
+            if self._signer.sign(body).decode() != token:
+                raise LinkError("invalid")
+            link = _link(json.loads(base64_decode(body)))
+        except (BadData, ValueError):
             raise LinkError("invalid") from None
-        if version != _VERSION:
-            raise LinkError("invalid")
-        link = _link(fields)
         if now_ms > link.expires_at:
             raise LinkError("expired")
         return link
 
 
-def _link(fields: list[Any]) -> Link:
-    try:
-        link = Link(*fields)
-    except TypeError:
-        raise LinkError("invalid") from None
-    if link.action not in get_args(Action) or not isinstance(link.expires_at, int):
+def _link(signed: list[object]) -> Link:
+    """What was signed is ours, but perhaps another version's."""
+    version, *fields = signed
+    if version != _VERSION:
+        raise LinkError("invalid")
+    link = Link(*fields)  # type: ignore[arg-type]
+    if link.action not in get_args(Action) or (link.action == "VERIFY") != (link.verifies is not None):
         raise LinkError("invalid")
     return link
 
 
 def secret_of(config: Config) -> str:
-    """The secret that signs links: CONSENT_LINK_SECRET, else one that is made once in the data folder."""
+    """The secret that signs links: CONSENT_LINK_SECRET, else one that is made once in the data folder.
+
+    Raises ConfigError for one that cannot be read or made, or is too short to be a secret.
+    """
     if config.link_secret:
-        return config.link_secret
+        return _checked(config.link_secret, "CONSENT_LINK_SECRET")
     file = config.datadir / SECRET_FILE
-    config.datadir.mkdir(parents=True, exist_ok=True)
     try:
-        descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        if not file.exists():
+            _make_secret(file)
+        found = file.read_text("utf-8", errors="replace").strip()
+    except OSError as error:
+        raise ConfigError(f"{file}: {error.strerror}; CONSENT_LINK_SECRET can be set instead") from error
+    return _checked(found, str(file))
+
+
+def _make_secret(file: Path) -> None:
+    """Whole or not at all, and never a second one: whoever starts at the same time reads the first one's."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    descriptor, temporary = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}-")
+    try:
+        with os.fdopen(descriptor, "w") as out:
+            out.write(secrets.token_hex(_SECRET_BYTES))
+            out.flush()
+            os.fsync(descriptor)
+        os.link(temporary, file)
     except FileExistsError:
-        return file.read_text().strip()
-    with os.fdopen(descriptor, "w") as out:
-        out.write(secrets.token_hex(_SECRET_BYTES))
-    return file.read_text().strip()
+        pass
+    finally:
+        os.unlink(temporary)
+
+
+def _checked(secret: str, where: str) -> str:
+    if len(secret) < MIN_SECRET:
+        raise ConfigError(
+            f"{where}: a secret that signs links needs {MIN_SECRET} characters or more, this one has {len(secret)}"
+        )
+    return secret

@@ -18,7 +18,7 @@ from faust.types import TP
 
 from streams import admin, metrics, topics
 from streams.app import App, Lanes, make_app, store_of
-from streams.config import Config
+from streams.config import Config, ConfigError
 from streams.engine import guard
 from streams.engine.core import Engine
 from streams.http.answers import Answers
@@ -53,7 +53,7 @@ def run_worker(config: Config) -> int:
     try:
         held = guard.lock(config.datadir / "state")
         return asyncio.run(_run(config, held))
-    except (WorkerError, TlsError, UsersError, guard.GuardError, admin.KafkaFault) as exc:
+    except (WorkerError, ConfigError, TlsError, UsersError, guard.GuardError, admin.KafkaFault) as exc:
         print(f"Error: {exc}", file=sys.stderr, flush=True)
         return 1
 

@@ -21,6 +21,7 @@ COMMANDS = {
     "worker": "worker",
     "publish": "publish",
     "ask": "ask",
+    "link": "link",
     "state": "state",
     "audit": "audit",
     "deadletter": "deadletter",

@@ -30,6 +30,7 @@ from streams.http.inbound import Webhooks
 from streams.http.intake import Intake
 from streams.http.legacy import LegacySubscriptions
 from streams.http.limits import BodyLimit
+from streams.http.links import LinkPages
 from streams.http.logins import Logins
 from streams.http.owners import ANSWER_MARGIN_S, HOP, OwnerOf, Owners, as_json, problem
 from streams.http.subscriptions import Subscriptions
@@ -52,6 +53,7 @@ class Service:
         self._owners = Owners(config, engine, owner_of)
         self._intake = Intake(config, engine.intake_writer)
         self._identifiers = Identifiers(self._owners)
+        self._links = LinkPages(config, self._owners, self._intake)
         self._server: uvicorn.Server | None = None
         self._task: asyncio.Task[None] | None = None
 
@@ -74,6 +76,8 @@ class Service:
         app = FastAPI(title="consent-streams", version=__version__, docs_url=None, redoc_url=None)
         app.add_middleware(BodyLimit, max_bytes=self._config.max_body_bytes)
         app.add_middleware(Access, config=self._config, logins=self._logins)
+
+        app.include_router(self._links.router())
 
         @app.get("/livez", summary="The process answers")
         async def livez() -> PlainTextResponse:

@@ -41,7 +41,7 @@ def test_the_commands_are_those_of_the_contract() -> None:
     leaves = {" ".join(path) for path in COMMANDS}
     assert leaves == {
         "up", "broker", "topics", "topics create", "topics check", "settings", "settings check", "settings apply",
-        "settings show", "worker", "publish", "ask", "state", "audit", "deadletter", "deadletter list",
+        "settings show", "worker", "publish", "ask", "link", "state", "audit", "deadletter", "deadletter list",
         "deadletter replay", "users", "users add", "users list", "users remove",
     }  # fmt: skip
 
@@ -76,6 +76,9 @@ def test_version() -> None:
     assert (result.exit_code, result.stdout) == (0, f"consent-streams {__version__}\n")
 
 
+LINK = ["link", "100", "1", "--source", "INSTORE", "--account", "01", "--channel", "EMAIL"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "names"),
     [
@@ -95,6 +98,20 @@ def test_version() -> None:
         (["deadletter", "list", "--code", "nope"], "--code"),
         (["users", "list"], "CONSENT_USERS_FILE"),
         (["users", "add", "shop"], "--org"),
+        ([*LINK, "--source", "SHOP"], "--source"),
+        ([*LINK, "--channel", "PIGEON"], "--channel"),
+        ([*LINK, "--priority", "URGENT"], "--priority"),
+        ([*LINK, "--account", "x" * 129], "--account"),
+        ([*LINK, "--account", ""], "--account"),
+        ([*LINK, "--language", "x" * 36], "--language"),
+        ([*LINK, "--org-unit", "North"], "--org-unit"),
+        ([*LINK, "--action", "verify"], "--action"),
+        ([*LINK, "--expires-days", "0"], "--expires-days"),
+        ([*LINK, "--public-url", "example.com"], "CONSENT_PUBLIC_URL"),
+        (["link", "100", "", *LINK[3:]], "CUSTOMER"),
+        (["link", "100", "\udcff", *LINK[3:]], "CUSTOMER"),
+        (["link", str(2**63), *LINK[2:]], "ORG"),
+        (LINK[:3], "--source"),
     ],
 )
 def test_wrong_use_is_code_2_and_names_the_fault(arguments: list[str], names: str) -> None:
