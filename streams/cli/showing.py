@@ -53,6 +53,7 @@ def hints(config: Config, broker_kind: str) -> str:
         "CONSENT_TOPIC_PREFIX": config.topic_prefix,
         "CONSENT_HTTP_HOST": config.http_host if config.http_host != Config().http_host else "",
         "CONSENT_HTTP_PORT": str(config.http_port) if config.http_port != Config().http_port else "",
+        "CONSENT_SSL_CERTFILE": str(Path(config.ssl_certfile).absolute()) if config.ssl_certfile else "",
     }
     exports = "".join(f"\n  export {name}={value}" for name, value in needed.items() if value)
     return NEXT.format(exports=exports, me=_me(), event=EVENT).rstrip()

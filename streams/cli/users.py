@@ -51,18 +51,21 @@ def add(config: Config, name: str, orgs: tuple[int, ...], password_stdin: bool, 
     """
     file = _file(config)
     stdin = click.get_text_stream("stdin")
-    try:
-        if password_stdin or not stdin.isatty():
+    if password_stdin or not stdin.isatty():
+        try:
             password = stdin.read().removesuffix("\n").removesuffix("\r")
-        else:
-            password = click.prompt(f"Password of {name}", hide_input=True, confirmation_prompt=True, err=True)
+        except UnicodeDecodeError:
+            raise Failure("the password is not text in UTF-8") from None
+    else:
+        password = click.prompt(f"Password of {name}", hide_input=True, confirmation_prompt=True, err=True)
+    try:
         account = make_account(name, list(orgs), password)
         with changing(file) as accounts:
             if name in accounts and not replace:
                 raise Failure(f"user {name} exists: --replace gives it this password and these orgs")
             done = "replaced" if name in accounts else "added"
             accounts[name] = account
-    except (UsersError, UnicodeDecodeError) as error:
+    except UsersError as error:
         raise Failure(str(error)) from error
     note(f"user {name} {done} in {file}, for org {', '.join(map(str, account.orgs))}")
 

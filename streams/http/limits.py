@@ -14,6 +14,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 Clock = Callable[[], float]
 
+_NS = 1_000_000_000
+
 
 class Limiter:
     """A token bucket for each key: `burst` at once, then `per_second`.
@@ -23,25 +25,29 @@ class Limiter:
     """
 
     def __init__(self, per_second: float, burst: int, keys: int, clock: Clock = time.monotonic) -> None:
-        self._interval = 1 / per_second
+        # Whole nanoseconds: sums of fractions would let a little less or more through.
+        self._interval = int(_NS / per_second)
         self._ahead = (burst - 1) * self._interval
         self._keys = keys
         self._clock = clock
-        self._full_at: OrderedDict[str, float] = OrderedDict()
+        self._full_at: OrderedDict[str, int] = OrderedDict()
 
     def wait_s(self, key: str) -> float:
         """Seconds until there is something to take; 0: there is."""
-        return max(0.0, self._full_at.get(key, 0.0) - self._ahead - self._clock())
+        return max(0, self._full_at.get(key, 0) - self._ahead - self._now()) / _NS
 
     def take(self, key: str) -> float:
         """Take one, if there is one; else nothing changes. Returns `wait_s` from before."""
         wait_s = self.wait_s(key)
         if wait_s == 0:
-            self._full_at[key] = max(self._full_at.get(key, 0.0), self._clock()) + self._interval
+            self._full_at[key] = max(self._full_at.get(key, 0), self._now()) + self._interval
             self._full_at.move_to_end(key)
             if len(self._full_at) > self._keys:
                 self._full_at.popitem(last=False)
         return wait_s
+
+    def _now(self) -> int:
+        return round(self._clock() * _NS)
 
 
 def retry_after(wait_s: float) -> dict[str, str]:
