@@ -21,6 +21,7 @@ from schemas.events import (
     SettingsChanged,
 )
 from schemas.inbound import CallMissed, Inbound, SmsReceived
+from schemas.notifications import Notification
 from schemas.settings import OrgSettings
 
 #: Where the published files stand, beside the models.
@@ -47,6 +48,7 @@ RECORDS: dict[str, tuple[str, Any]] = {
     "consent.audit.change": ("What became of a record of consent.changes", ChangeAudit),
     "consent.audit.inbound": ("What became of a record of consent.inbound", InboundAudit),
     "consent.audit.decision": ("A decision with everything it was made from", DecisionAudit),
+    "consent.notification": ("A record of consent.notifications", Notification),
 }
 
 

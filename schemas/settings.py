@@ -11,6 +11,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_valida
 from pydantic_core import PydanticCustomError
 
 from schemas.base import INT64_MAX, ChangeType, Channel, Id, Int64, Language, OptInType, Priority, Source
+from schemas.messages import MessageKind, MessageText, in_language, text_faults
 
 WHOLE_ORG = -1
 _NUMBER = re.compile(r"0|-?[1-9][0-9]{0,18}")
@@ -44,18 +45,30 @@ class Account(_Section):
     active: bool = True
 
 
-class OptInTypeRule(_Section):
-    """The opt-in type of a place; a field left out matches everything (domain section 1)."""
+class _PlaceRule(_Section):
+    """What is said of a place; a field left out matches everything."""
 
     source: Source | None = None
     account_id: Id | None = None
     channel: Channel | None = None
     org_unit_id: Int64 | None = None
-    type: OptInType
 
     def place(self) -> tuple[object, ...]:
         """What the rule applies to."""
         return (self.source, self.account_id, self.channel, self.org_unit_id)
+
+
+class OptInTypeRule(_PlaceRule):
+    """The opt-in type of a place; a field left out matches everything (domain section 1)."""
+
+    type: OptInType
+
+
+class MessageRule(_PlaceRule):
+    """The texts of a place's messages of one kind, by language; a field left out matches everything (section 8)."""
+
+    kind: MessageKind
+    texts: dict[Language, MessageText]
 
 
 class UnifiedOfUnit(_Section):
@@ -139,7 +152,8 @@ class OrgSettings(_Section):
     accounts: list[Account] = Field(default_factory=list)
     opt_in_types: list[OptInTypeRule] = Field(default_factory=list)
     unified: Unified = Unified()
-    messages: list[dict[str, Any]] = Field(default_factory=list)
+    messages: list[MessageRule] = Field(default_factory=list)
+    verification_ttl_ms: Annotated[int, Field(ge=60_000, le=31_536_000_000)] = 604_800_000
     mobile: list[MobileRule] = Field(default_factory=list)
     default_region: Annotated[str, Field(pattern="^[A-Z]{2}$", examples=["DE"])] | None = None
     default_profile: Profile | None = None
@@ -163,6 +177,10 @@ class OrgSettings(_Section):
             yield from _rule_faults(f"opt_in_types[{i}]", rule, units, profiles)
         for i in sorted(self._double_for_instore_email(units)):
             yield f"opt_in_types[{i}].type: DOUBLE is not offered for INSTORE EMAIL"
+        yield from _repeated("messages", [(m.kind, *m.place()) for m in self.messages])
+        for i, message in enumerate(self.messages):
+            yield from _rule_faults(f"messages[{i}]", message, units, profiles)
+            yield from _texts_faults(f"messages[{i}].texts", message, self.default_language)
         for unit in self.unified.org_units:
             if unit not in units:
                 yield f"unified.org_units.{unit}: no org unit has this id"
@@ -188,7 +206,7 @@ class OrgSettings(_Section):
 
 
 def matching_rule(
-    rules: Sequence[OptInTypeRule], source: str, account_id: str, channel: str, org_unit_id: int
+    rules: Sequence[_PlaceRule], source: str, account_id: str, channel: str, org_unit_id: int
 ) -> int | None:
     """Index of the rule for a place: the one that names most of its fields wins, then the first; None: no rule."""
     best, best_named = None, -1
@@ -209,9 +227,7 @@ def _repeated(path: str, keys: list[Any]) -> Iterator[str]:
             yield f"{path}[{i}]: {shown} is already given by {path}[{first[key]}]"
 
 
-def _rule_faults(
-    path: str, rule: OptInTypeRule, units: set[int], profiles: Mapping[Any, Account]
-) -> Iterator[str]:
+def _rule_faults(path: str, rule: _PlaceRule, units: set[int], profiles: Mapping[Any, Account]) -> Iterator[str]:
     if rule.org_unit_id not in {None, WHOLE_ORG, *units}:
         yield f"{path}.org_unit_id: no org unit has the id {rule.org_unit_id}"
     named = [a for (s, i), a in profiles.items() if rule.source in {None, s} and rule.account_id in {None, i}]
@@ -252,6 +268,18 @@ def _mode_faults(path: str, rule: MobileRule) -> Iterator[str]:
     for field in foreign:
         if getattr(rule, field):
             yield f"{path}.{field}: not with mode {rule.mode}"
+
+
+def _texts_faults(path: str, rule: MessageRule, default_language: str) -> Iterator[str]:
+    written: dict[str, str] = {}
+    for language, text in rule.texts.items():
+        first = written.setdefault(language.lower(), language)
+        if first != language:
+            yield f"{path}.{language}: the same language as {first}"
+        for fault in text_faults(rule.kind, rule.channel, text):
+            yield f"{path}.{language}: {fault}"
+    if in_language(written, (default_language, "en")) is None:
+        yield f"{path}: none in the default language ({default_language}) or in English (en)"
 
 
 def faults_of(error: Any) -> list[str]:

@@ -16,6 +16,7 @@ from streams.agents.eligibility import Eligibility
 from streams.agents.explaining import explain
 from streams.agents.identities import Identities
 from streams.agents.inbound import Inbound
+from streams.agents.notices import Notices
 from streams.agents.writing import Scribe
 from streams.config import Config
 from streams.engine import resume
@@ -27,6 +28,7 @@ from streams.engine.partition import Partition
 from streams.engine.requests import Desk, RequestsLane, Tell
 from streams.engine.table import BytesStore, BytesTable
 from streams.engine.transport import Assignor, Transport
+from streams.links import Links, secret_of
 from streams.topics import TopicSpec
 
 log = logging.getLogger(__name__)
@@ -46,10 +48,11 @@ class App(faust.App):  # type: ignore[misc]
 
 
 class Lanes:
-    """Makes the lanes of an assignment from the agents' parts."""
+    """Makes the lanes of an assignment from the agents' parts. `url` is where customers find this worker."""
 
-    def __init__(self, config: Config, engine: Engine, tell: Tell) -> None:
+    def __init__(self, config: Config, engine: Engine, tell: Tell, url: str) -> None:
         self._config = config
+        self._notices = Notices(Links(secret_of(config)), config.public_url or url)
         self._engine = engine
         self._tell = tell
 
@@ -96,7 +99,7 @@ class Lanes:
         scribe = self._scribe(topics.CHANGES, number)
         scribe.written = await resume.outputs_of_changes(self._engine.reader, config, number, partition.applied)
         _remember_forwards(scribe, sent_home, topics.CHANGES.name, partition.applied)
-        return Changes(scribe, config.partitions, config.max_record_bytes)
+        return Changes(scribe, config.partitions, config.max_record_bytes, self._notices)
 
     async def _requests(self, tables: Tables, committed: Mapping[int, int]) -> tuple[RequestsLane, dict[int, Desk]]:
         engine = self._engine

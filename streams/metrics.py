@@ -21,6 +21,7 @@ _RECORDS = (1, 10, 50, 100, 250, 500, 1_000, 2_500, 5_000)
 
 RECORDS = Counter("consent_records", "Records read, by topic and outcome", ["topic", "outcome"])
 DECISIONS = Counter("consent_decisions", "Decisions, by reason", ["reason"])
+NOTIFICATIONS = Counter("consent_notifications", "Messages to customers written, by kind", ["kind"])
 DEAD_LETTERS = Counter("consent_dead_letters", "Dead letters written, by code", ["code"])
 MISROUTED = Counter("consent_misrouted", "Records found in a foreign partition and sent home, by topic", ["topic"])
 REPEATED = Counter("consent_repeated_outputs_skipped", "Outputs found already written after a restart", ["topic"])

@@ -140,7 +140,7 @@ class Worker:
         self._engine = Engine(config, lambda table: store_of(self._app, table))
         self._app: App = make_app(config, self._engine, self.url)
         answers = Answers(config)
-        self._engine.opener = Lanes(config, self._engine, answers.on_answers)
+        self._engine.opener = Lanes(config, self._engine, answers.on_answers, self.url)
         self._http = Service(config, self._engine, answers, self._owner_of)
         self._said_ready = False
 

@@ -15,11 +15,13 @@ from schemas.settings import OrgSettings
 from streams import metrics, topics
 from streams.agents.bodies import PRIVATE, change_audit, must_rewrite, rewritten
 from streams.agents.fast import reader
+from streams.agents.notices import Notices
 from streams.agents.reading import UnreadableError, check_nesting, checked_size, parse, validate
 from streams.agents.writing import Scribe
 from streams.domain.changes import RejectedError, apply_event
 from streams.domain.identities import identity_key
 from streams.domain.keys import customer_key, is_settings_key, partition_of, settings_key
+from streams.domain.messages import message_of
 from streams.domain.state import identifiers_of
 from streams.engine.outputs import Outputs
 from streams.engine.partition import View
@@ -33,10 +35,11 @@ _read_changed = reader(ConsentChanged, leave=PRIVATE)
 
 
 class Changes:
-    """Applies the records of one partition among `partitions`."""
+    """Applies the records of one partition among `partitions`; without `notices` customers are told nothing."""
 
-    def __init__(self, scribe: Scribe, partitions: int, max_bytes: int) -> None:
+    def __init__(self, scribe: Scribe, partitions: int, max_bytes: int, notices: Notices | None = None) -> None:
         self._scribe = scribe
+        self._notices = notices
         self._partitions = partitions
         self._max_bytes = max_bytes
         #: Broker timestamps of the opt-outs, and outcomes of the records, that no checkpoint has taken yet.
@@ -120,7 +123,8 @@ class Changes:
         key = record.key or b""
         before = view.state(key)
         had = identifiers_of(before) if event["event"] in _OF_IDENTITY else {}
-        outcome, reason, cells, state = apply_event(org, before, event, record.timestamp)
+        applied = apply_event(org, before, event, record.timestamp)
+        outcome, reason, cells, state = applied
         if state is not None and reason != "not_registered":
             view.put(key, state)
         if outcome in _IDENTIFIES:
@@ -130,6 +134,11 @@ class Changes:
             self._opt_outs.append(record.timestamp)
         body = change_audit(self._scribe.partition, record.offset, raw, org.version, (outcome, reason, cells))
         self._scribe.audit(out, record, body)
+        if self._notices is not None and (org.has_messages or outcome == "pending"):
+            message = message_of(org, event, applied)
+            if message is not None:
+                notice = self._notices.body(message, org, event, self._scribe.partition, record)
+                self._scribe.notification(out, record, message.kind, notice)
 
     def _identify(
         self, out: Outputs, record: Record, event: dict[str, Any], had: dict[str, str], has: dict[str, str]

@@ -1,7 +1,8 @@
-"""The records that the agents write, with their headers: audit, decisions, dead letters, forwarded ones."""
+"""The records that the agents write, with their headers: audit, decisions, notifications, dead letters, forwards."""
 
 from __future__ import annotations
 
+from schemas.messages import MessageKind
 from streams import metrics, topics
 from streams.engine.outputs import Outputs
 from streams.engine.records import FORWARDED, POSITION, PROGRESS, Record
@@ -37,6 +38,7 @@ class Scribe:
         self._read_from = f"{prefix}{source}"
         self._audit = prefix + topics.AUDIT.name
         self._decisions = prefix + topics.DECISIONS.name
+        self._notifications = prefix + topics.NOTIFICATIONS.name
         self._dead = prefix + topics.DEADLETTER.name
         self._prefix = prefix
         audit = [_SPEC, ("ce_type", _AUDIT_TYPES[source]), ("ce_source", b"consent-streams/audit"), _JSON]
@@ -46,9 +48,16 @@ class Scribe:
             ("ce_source", b"consent-streams/decisions"),
             _JSON,
         ]
+        notification = [
+            _SPEC,
+            ("ce_type", b"consent.notification"),
+            ("ce_source", b"consent-streams/notifications"),
+            _JSON,
+        ]
         # The audit of a decision, and the decision, end with the progress; other audits with the position before it.
         self._audit_head = header_prefix(audit, POSITION, more=1 if source == topics.REQUESTS.name else 0)
         self._decision_head = header_prefix(decision, POSITION, more=1)
+        self._notification_head = header_prefix(notification, POSITION, more=0)
         self.written: dict[str, set[int]] = {}
 
     def _is_written(self, topic: str, offset: int) -> bool:
@@ -86,6 +95,15 @@ class Scribe:
         headers = [_SPEC, ("ce_type", spec.name.encode()), ("ce_source", self._place_head[:-1]), _JSON]
         headers.append((POSITION, self._place_of(record)))
         out.add(self._prefix + spec.name, home, key, body, (encode_headers(headers),))
+
+    def notification(self, out: Outputs, record: Record, kind: MessageKind, body: bytes) -> None:
+        """The one message that a change causes, for the change's own key and partition."""
+        if self.written and self._is_written(topics.NOTIFICATIONS.name, record.offset):
+            return
+        metrics.of(metrics.NOTIFICATIONS, kind).inc()
+        place = self._place_of(record)
+        headers = (self._notification_head, varint(len(place)), place)
+        out.add(self._notifications, self.partition, record.key, body, headers)
 
     def dead_letter(self, out: Outputs, record: Record, code: str, message: str) -> None:
         """The record as it came, with Kafka Connect's error headers and our code (contract section 6)."""

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import cached_property
 from typing import Any, NamedTuple
 
+from schemas.messages import MessageKind
 from schemas.settings import WHOLE_ORG, OrgSettings, matching_rule
 from streams.domain.cells import Entry
 from streams.domain.identities import normal
 from streams.domain.state import cell_key, key_part, key_rest
+
+#: A message's texts by language tag in lower case: the tag as it is configured, and the text.
+Texts = Mapping[str, tuple[str, str]]
+
+#: A longer name is cut in messages: a text may name it so often that no broker would take what that makes.
+MOST_NAME = 200
 
 
 class Place:
@@ -80,7 +88,11 @@ class Org:
             (a.source, a.account_id): frozenset(a.channels) for a in settings.accounts if a.active
         }
         self.default_region = settings.default_region
+        #: Whether any message is configured: where none is, looking for one is not worth its time.
+        self.has_messages = bool(settings.messages)
+        self.name = (settings.name or str(settings.org_id))[:MOST_NAME]
         self._places: dict[tuple[str, str, str, str, int], Place] = {}
+        self._texts: dict[tuple[MessageKind, str, str, str, int], Texts | None] = {}
         self._scopes: dict[tuple[str, str, int], Scope] = {}
 
     def place(self, source: str, account_id: str, channel: str, priority: str, org_unit_id: int) -> Place:
@@ -97,6 +109,24 @@ class Org:
             return "SINGLE"
         rule = matching_rule(self.settings.opt_in_types, source, account_id, channel, org_unit_id)
         return "SINGLE" if rule is None else self.settings.opt_in_types[rule].type
+
+    def texts(
+        self, kind: MessageKind, source: str, account_id: str, channel: str, org_unit_id: int
+    ) -> Texts | None:
+        """The texts of a place's messages of this kind, None if none are configured (domain section 8)."""
+        where = (kind, source, account_id, channel, org_unit_id)
+        if where not in self._texts:
+            rules = [rule for rule in self.settings.messages if rule.kind == kind]
+            rule = matching_rule(rules, source, account_id, channel, org_unit_id)
+            texts = None if rule is None else {tag.lower(): (tag, text) for tag, text in rules[rule].texts.items()}
+            self._texts[where] = texts
+        return self._texts[where]
+
+    @cached_property
+    def unit_names(self) -> dict[int, str]:
+        """What every org unit is called: by its own name, else by the org's."""
+        own = {unit.id: unit.name[:MOST_NAME] or self.name for unit in self.settings.org_units}
+        return {WHOLE_ORG: self.name, **own}
 
     def scope(self, channel: str, priority: str, org_unit_id: int) -> Scope:
         """What a question about this channel, priority and org unit is decided by (domain section 4)."""

@@ -20,6 +20,7 @@ from streams.config import Config
 from streams.engine.records import FORWARDED, POSITION, PROGRESS
 from streams.engine.requests import Progress
 from streams.engine.tail import LIMIT, LogReader
+from streams.topics import TopicSpec
 
 OffsetsOf = Callable[[list[Any]], list[int]]
 
@@ -53,21 +54,24 @@ async def forwarded_records(reader: LogReader, config: Config, source: str) -> F
 
 async def outputs_of_changes(reader: LogReader, config: Config, partition: int, applied: int) -> dict[str, set[int]]:
     """Offsets at or above `applied` of `consent.changes` whose outputs are in place already, by output topic."""
-    return await _outputs_of(topics.CHANGES.name, reader, config, partition, applied)
+    outputs = (topics.AUDIT, topics.NOTIFICATIONS, topics.DEADLETTER)
+    return await _outputs_of(topics.CHANGES.name, outputs, reader, config, partition, applied)
 
 
 async def outputs_of_inbound(reader: LogReader, config: Config, partition: int, committed: int) -> dict[str, set[int]]:
     """The same of `consent.inbound`: a record whose audit is in place is done, for that is written last."""
-    return await _outputs_of(topics.INBOUND.name, reader, config, partition, committed)
+    outputs = (topics.AUDIT, topics.DEADLETTER)
+    return await _outputs_of(topics.INBOUND.name, outputs, reader, config, partition, committed)
 
 
 async def _outputs_of(
-    source: str, reader: LogReader, config: Config, partition: int, first: int
+    source: str, outputs: Iterable[TopicSpec], reader: LogReader, config: Config, partition: int, first: int
 ) -> dict[str, set[int]]:
     if await reader.end(config.topic(source), partition) <= first:
         return {}
     found: dict[str, set[int]] = {}
-    for spec, inputs in ((topics.AUDIT, _audited), (topics.DEADLETTER, _buried)):
+    for spec in outputs:
+        inputs = _buried if spec is topics.DEADLETTER else _caused
         offsets_of = partial(inputs, source=source, config=config, partition=partition)
         enough = partial(_reach_back, offsets_of=offsets_of, offset=first, config=config)
         records = await reader.tail(config.topic(spec.name), partition, enough)
@@ -139,8 +143,8 @@ def _input(record: Any, source: str, partition: int) -> int | None:
     return int(place[len(head) :]) if place is not None and place.startswith(head) else None
 
 
-def _audited(records: Iterable[Any], source: str, config: Config, partition: int) -> list[int]:  # noqa: ARG001
-    """Offsets of the inputs whose audit records these are."""
+def _caused(records: Iterable[Any], source: str, config: Config, partition: int) -> list[int]:  # noqa: ARG001
+    """Offsets of the inputs that caused these audit records or notifications."""
     return [offset for record in records if (offset := _input(record, source, partition)) is not None]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 import orjson
@@ -10,19 +11,23 @@ from pydantic import TypeAdapter
 
 from schemas.audit import ChangeAudit, DecisionAudit
 from schemas.eligibility import DECISION
+from schemas.notifications import NOTIFICATION
 from streams import topics
 from streams.agents.changes import Changes
 from streams.agents.eligibility import Eligibility
+from streams.agents.notices import Notices
 from streams.agents.writing import Scribe
 from streams.engine.outputs import Outputs
 from streams.engine.partition import Partition, View
 from streams.engine.records import Record
 from streams.engine.requests import Progress
+from streams.links import Links
 from tests.memory import Memory
+from tests.model import messages
 from tests.model.generate import BASE_MS, Step, scenario
 from tests.model.slow import SlowModel
 from tests.model.wire import partition_of
-from tests.written import by_place
+from tests.written import Message, by_place
 
 Doc = dict[str, Any]
 
@@ -39,11 +44,13 @@ class Worker:
         self.number = number
         self.slow = SlowModel(number, PARTITIONS, MOST_BYTES)
         self.state = Partition(number, Memory())  # type: ignore[arg-type]
-        self.changes = Changes(Scribe("consent.changes", number, ""), PARTITIONS, MOST_BYTES)
+        notices = Notices(Links("s3cret"), "https://consent.example")
+        self.changes = Changes(Scribe("consent.changes", number, ""), PARTITIONS, MOST_BYTES, notices)
         self.requests = Eligibility(Scribe("eligibility.requests", number, ""), PARTITIONS, MOST_BYTES, 5_000)
         self.log: list[Record] = []
         self.asked = 0
         self.codes: set[str] = set()
+        self.told: Counter[tuple[str, str]] = Counter()
 
     def change(self, record: Record) -> None:
         self.log.append(record)
@@ -68,6 +75,7 @@ class Worker:
     def compare(self, record: Record, outputs: Outputs, expected: Doc) -> None:
         # What the identity table is told has tests of its own.
         public = {place: found for place, found in by_place(outputs).items() if place[0] != topics.IDENTITIES.name}
+        self.compare_message(record, public.pop(("consent.notifications", self.number), []))
         (((topic, partition), ((key, value, headers),)),) = public.items()
         assert key == record.key
         if expected["kind"] == "forward":
@@ -89,6 +97,17 @@ class Worker:
             assert audit[name] == expected[name], (record.value, name)
         assert audit["input"]["event_id"] == expected["event_id"]
         assert audit["input"].keys().isdisjoint({"identifiers", "proof"})
+
+    def compare_message(self, record: Record, written: list[Message]) -> None:
+        told = self.slow.message
+        assert len(written) == (told is not None)
+        for key, value, _ in written:
+            body, event = orjson.loads(value or b""), orjson.loads(record.value or b"")
+            NOTIFICATION.validate_python(body)
+            assert (key, body["position"]) == (record.key, {"partition": self.number, "offset": record.offset})
+            assert told is not None
+            assert messages.faults(self.slow.settings[event["org_id"]], event, told, body) == []
+            self.told[body["kind"], body["language"]] += 1
 
     def request(self, key: bytes | None, value: bytes | None) -> None:
         self.checkpoint()
@@ -147,6 +166,8 @@ def test_every_record_of_a_scenario_has_the_output_that_the_slow_model_expects(s
     assert "too_large" in workers[0].codes | workers[1].codes
     assert len(workers[0].codes | workers[1].codes) >= 3
     assert sum(worker.state.applied for worker in workers) > 300
+    told = workers[0].told + workers[1].told
+    assert {kind for kind, _ in told} == {"confirm_opt_in", "confirm_opt_out", "verify"}, told
 
 
 def _decision(value: Doc, key: bytes = b"100:c") -> tuple[Doc | None, set[str]]:

@@ -134,19 +134,23 @@ def test_a_dead_letter_may_have_neither_key_nor_value() -> None:
 
 def test_an_output_that_a_restart_found_in_place_is_not_written_again() -> None:
     scribe = Scribe("consent.changes", 3, "")
-    scribe.written = {"consent.audit": {17}, "consent.deadletter": {18}}
+    scribe.written = {"consent.audit": {17}, "consent.deadletter": {18}, "consent.notifications": {17}}
     outputs = Outputs()
     scribe.audit(outputs, record(b"{}"), b"{}")
+    scribe.notification(outputs, record(b"{}"), "verify", b"{}")
     scribe.dead_letter(outputs, record(b"{", offset=18), "malformed_json", "m")
     assert by_place(outputs) == {}
     scribe.audit(outputs, record(b"{}", offset=18), b"{}")
+    scribe.notification(outputs, record(b"{}", offset=18), "verify", b"{}")
     scribe.dead_letter(outputs, record(b"{"), "malformed_json", "m")
-    assert set(by_place(outputs)) == {("consent.audit", 3), ("consent.deadletter", 3)}
+    topics = ("consent.audit", "consent.deadletter", "consent.notifications")
+    assert set(by_place(outputs)) == {(topic, 3) for topic in topics}
 
 
 def test_the_workers_own_records_are_cloud_events_that_name_their_input() -> None:
     outputs = Outputs()
     Scribe("consent.changes", 3, "").audit(outputs, record(b"{}"), b"{}")
+    Scribe("consent.changes", 3, "").notification(outputs, record(b"{}"), "verify", b"{}")
     Scribe("eligibility.requests", 4, "").audit(outputs, record(b"{}"), b"{}", progress_header(b"1/2"))
     Scribe("eligibility.requests", 5, "").decision(outputs, record(b"{}"), b"{}", progress_header(b"1/2"))
     for (_, partition), ((key, _, headers),) in by_place(outputs).items():
@@ -169,6 +173,7 @@ def test_no_header_of_the_workers_own_records_comes_twice(source: str) -> None:
     scribe = Scribe(source, 3, "")
     scribe.audit(outputs, record(b"{}"), b"{}", b"" if source == "consent.changes" else progress_header(b"1/2"))
     scribe.decision(outputs, record(b"{}"), b"{}", progress_header(b"1/2"))
+    scribe.notification(outputs, record(b"{}"), "verify", b"{}")
     for ((_, _, headers),) in by_place(outputs).values():
         names = [name for name, _ in headers]
         assert sorted(names) == sorted(set(names))

@@ -78,8 +78,9 @@ def test_where_everything_is_done_nobody_looks_for_outputs() -> None:
 def test_outputs_at_or_above_the_state_are_those_of_the_unfinished_checkpoint() -> None:
     audits = [audit("consent.changes", offset) for offset in (7, 8, 9, 10, 12)]
     letters = [dead("p-consent.changes", offset) for offset in (5, 11)]
-    found = of_changes(10, consent_audit=audits, consent_deadletter=letters)
-    assert found == {"consent.audit": {10, 12}, "consent.deadletter": {11}}
+    notices = [audit("consent.changes", offset) for offset in (8, 12)]
+    found = of_changes(10, consent_audit=audits, consent_deadletter=letters, consent_notifications=notices)
+    assert found == {"consent.audit": {10, 12}, "consent.deadletter": {11}, "consent.notifications": {12}}
 
 
 def test_outputs_of_other_partitions_and_other_topics_are_not_ours() -> None:

@@ -15,12 +15,14 @@ from tests.integration.harness import (
     CHANGES,
     DEADLETTER,
     DECISIONS,
+    NOTIFICATIONS,
     REQUESTS,
     Doc,
     Place,
     Record,
     World,
 )
+from tests.model import messages
 from tests.model.settings import Doc as Settings
 from tests.model.slow import SlowModel
 
@@ -37,10 +39,11 @@ class Comparison:
     def __init__(self, world: World, ends: Mapping[str, int] | None = None) -> None:
         self.world = world
         self.ends = ends or {}
-        for topic in (CHANGES, REQUESTS, DECISIONS, AUDIT, DEADLETTER, CHANGELOG):
+        for topic in (CHANGES, REQUESTS, DECISIONS, AUDIT, NOTIFICATIONS, DEADLETTER, CHANGELOG):
             world.read(topic)
         self.models = [SlowModel(number, world.config.partitions) for number in range(world.config.partitions)]
         self.audits = self._audits()
+        self.notifications = self._notifications()
         self.dead = self._dead_letters()
         self.forwards = self._forwards()
         self.decisions = self._decisions()
@@ -54,6 +57,12 @@ class Comparison:
         for record in self._log(AUDIT):
             body = record.body
             found[body["record"], Place(**body["position"])].append(record)
+        return found
+
+    def _notifications(self) -> dict[Place, list[Record]]:
+        found = defaultdict(list)
+        for record in self._log(NOTIFICATIONS):
+            found[Place(**record.body["position"])].append(record)
         return found
 
     def _dead_letters(self) -> dict[tuple[str, Place], list[Record]]:
@@ -177,6 +186,7 @@ class Comparison:
                 told = model.apply(record.offset, record.timestamp, record.key, record.value) or {}
                 self.seen["change", told.get("outcome_reason") or told.get("outcome") or told.get("code")] += 1
                 yield from self._outcome_faults(record, told)
+                yield from self._message_faults(record, model)
 
     def _outcome_faults(self, record: Record, told: Doc) -> Iterator[str]:
         at = f"change {record.place} {record.key!r}"
@@ -202,6 +212,18 @@ class Comparison:
         if (audit.partition, audit.key) != (record.partition, record.key):
             yield f"{at}: audit in {audit.place} under {audit.key!r}"
 
+    def _message_faults(self, record: Record, model: SlowModel) -> Iterator[str]:
+        at, told, found = f"change {record.place}", model.message, self.notifications[record.place]
+        if len(found) != (told is not None):
+            yield f"{at}: {len(found)} notifications, should be {told}"
+        elif told is not None:
+            event, notification = record.body, found[0]
+            self.seen["message", notification.body["kind"]] += 1
+            faults = messages.faults(model.settings[event["org_id"]], event, told, notification.body)
+            yield from (f"notification of {at}: {fault}" for fault in faults)
+            if (notification.partition, notification.key) != (record.partition, record.key):
+                yield f"notification of {at}: at {notification.place} under {notification.key!r}"
+
     # -- state --
 
     def _state_faults(self) -> Iterator[str]:
@@ -226,6 +248,7 @@ class Comparison:
         inputs = {(topic, record.place) for topic in (CHANGES, REQUESTS) for record in self._log(topic)}
         topics = {"change": CHANGES, "decision": REQUESTS}
         yield from (f"audit of {at}" for at in self.audits if (topics[at[0]], at[1]) not in inputs)
+        yield from (f"notification of {at}" for at in self.notifications if (CHANGES, at) not in inputs)
         yield from (f"dead letter of {at}" for at in self.dead if at not in inputs)
 
 

@@ -36,6 +36,7 @@ Headers = Sequence[tuple[str, bytes]]
 
 CHANGES, REQUESTS, DECISIONS = topics.CHANGES.name, topics.REQUESTS.name, topics.DECISIONS.name
 AUDIT, DEADLETTER, CHANGELOG = topics.AUDIT.name, topics.DEADLETTER.name, topics.CHANGELOG.name
+NOTIFICATIONS = topics.NOTIFICATIONS.name
 
 PARTITIONS = 4
 CHECKOUT = Path(__file__).parents[2]

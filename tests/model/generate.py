@@ -213,7 +213,7 @@ class _Maker:
             "accounts": self.account_documents(version),
             "opt_in_types": self.type_documents(units),
             "unified": self.unified_document(units),
-            "messages": [],
+            "messages": self.message_documents(org_id, version, units),
             "mobile": [],
         }
         if rng.random() < 0.2:
@@ -246,6 +246,26 @@ class _Maker:
         ]
         rng.shuffle(found)
         return found[: rng.randrange(2, len(found) + 1)]
+
+    def message_documents(self, org_id: int, version: int, units: list[int]) -> list[Doc]:
+        """Texts of every kind; by chance of their own, so that the rest of a scenario is the same without them."""
+        rng = random.Random(f"messages {org_id} {version}")
+        found: list[Doc] = [
+            {"kind": "confirm_opt_in"},
+            {"kind": "confirm_opt_in", "source": "INSTORE", "channel": "MOBILE"},
+            {"kind": "confirm_opt_in", "org_unit_id": rng.choice((-1, *units))},
+            {"kind": "confirm_opt_out", "channel": rng.choice(("MOBILE", "EMAIL"))},
+            {"kind": "confirm_opt_out", "account_id": "01", "org_unit_id": rng.choice(units)},
+            {"kind": "verify", "channel": "EMAIL"},
+            {"kind": "verify", "source": "WEB_ENGAGE", "channel": "MOBILE", "org_unit_id": rng.choice(units)},
+        ]
+        rng.shuffle(found)
+        found = found[: rng.randrange(len(found) + 1)]
+        for number, entry in enumerate(found):
+            link = " {link}" if entry["kind"] == "verify" else ""
+            tags = ["en", *rng.sample(("de", "hi", "pt-BR"), rng.randrange(4))]
+            entry["texts"] = {tag: f"{number} {entry['kind']} {tag} {{org_unit}}{link}" for tag in tags}
+        return found
 
     def unified_document(self, units: list[int]) -> Doc:
         rng = self.rng
@@ -322,6 +342,8 @@ class _Maker:
         event["type"] = self.rng.choices(("OPTIN", "OPTOUT"), (3, 2))[0]
         if self.rng.random() < 0.3:
             event["origin"] = self.rng.choice(("API", "SMS", "EMAIL_LINK", "IMPORT", "CONSOLE"))
+        if self.count % 3 == 0:
+            event["language"] = ("de", "pt-br", "PT", "hi-Deva-IN")[self.count // 3 % 4]
         if self.rng.random() < 0.1:
             event |= {"campaign_id": "k-1", "proof": {"ip": "192.0.2.1", "page": ["/a", {"b": 1}]}, "not_known": [1]}
         if event["type"] == "OPTIN":

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from . import messages
 from . import settings as org
 from .settings import WHOLE_ORG, Doc
 from .wire import (
@@ -25,7 +26,7 @@ from .wire import (
     time_text,
 )  # fmt: skip
 
-Entry = dict[str, Any]  # type, occurred_at (ms), event_id, org_unit_id (where it was made)
+Entry = dict[str, Any]  # type, occurred_at (ms), event_id, org_unit_id (where it was made), origin
 Cell = dict[str, Any]  # entries, pending, formerly_pending
 Place = tuple[str, str, str, str, int]  # source, account_id, channel, priority, org_unit_id
 Customer = dict[str, Any]  # registered, erased, identifiers, language, seen, cells
@@ -138,6 +139,7 @@ class SlowModel:
         self.position = 0  # `as_of`: every record below it has been weighed
         self.settings: dict[int, Doc] = {}
         self.customers: dict[tuple[int, str], Customer] = {}
+        self.message: messages.Told | None = None  # what the record applied last tells its customer
 
     # -- changes --
 
@@ -148,6 +150,7 @@ class SlowModel:
         del headers
         assert offset >= self.position, "the log is applied in its order"
         self.position = offset + 1
+        self.message = None
         if not key:
             return dead("missing_key")
         home = partition_of(key, self.partitions)
@@ -216,9 +219,13 @@ class SlowModel:
         if event["event_id"] in customer["seen"][-REMEMBERED_IDS:]:  # rule 5
             return self._audit(event, "ignored", "duplicate")
         customer["seen"].append(event["event_id"])
-        if event["event"] == "consent.verified":
-            return self._verified(doc, customer, event)
-        return self._changed(doc, customer, event)
+        if event["event"] == "consent.changed":
+            audit, origin = self._changed(doc, customer, event), event.get("origin", "PRODUCER")
+        else:
+            pending = cell_at(customer, place_of(event))["pending"]
+            audit, origin = self._verified(doc, customer, event), (pending or {"origin": "none"})["origin"]
+        self.message = messages.message(doc, event, audit, origin, customer["language"])
+        return audit
 
     def _refuse_unknown_place(self, doc: Doc, event: Doc) -> None:
         account = org.find_active(doc, event["source"], event["account_id"])
@@ -301,6 +308,7 @@ class SlowModel:
             "occurred_at": occurred_at,
             "event_id": event["event_id"],
             "org_unit_id": event["org_unit_id"],
+            "origin": event.get("origin", "PRODUCER"),
         }
 
     def _customer(self, event: Doc) -> Customer | None:

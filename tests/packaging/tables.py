@@ -54,7 +54,7 @@ USERS = {
     "eligibility.requests": ("your campaign engine, `ask`, HTTP", "the worker"),
     "eligibility.decisions": ("the worker", "your campaign engine"),
     "consent.audit": ("the worker", "analytics, `audit`"),
-    "consent.notifications": ("reserved for message events", "nobody yet"),
+    "consent.notifications": ("the worker", "your message sender"),
     "consent.deadletter": ("the worker", "operators, `deadletter`"),
     topics.IDENTITIES.name: ("the worker", "the worker"),
     topics.CHANGELOG.name: ("the worker", "the worker"),

@@ -43,7 +43,11 @@ SETTINGS: Doc = {
     "unified": {
         "enabled": True, "policy": "recent", "org_units": {"200031783": {"enabled": True, "policy": "strict"}}
     },
-    "messages": [], "mobile": [],
+    "messages": [
+        {"kind": "confirm_opt_in", "channel": "EMAIL", "texts": {"en": "Welcome to {org_unit}", "hi": "स्वागत"}},
+        {"kind": "verify", "channel": "MOBILE", "texts": {"en": "{org_unit}: reply {keyword} to hear from us"}},
+    ],
+    "mobile": [],
 }  # fmt: skip
 SETTINGS_CHANGED: Doc = {
     "event": "settings.changed", "event_id": "e-5", "org_id": 100, "occurred_at": "2026-11-21T08:00:00.000Z",
@@ -87,6 +91,17 @@ DECISION_AUDIT: Doc = {
         },
     ],
 }  # fmt: skip
+NOTIFICATION: Doc = {
+    "notification_id": "d3debb4a2ff0aee9f980dda3a49b314d", "kind": "verify", "org_id": 100, "customer_id": "565039505",
+    "channel": "MOBILE", "source": "WEB_ENGAGE", "account_id": "01", "priority": "BULK", "org_unit_id": 200031782,
+    "language": "en", "text": "North: reply VKPD64 to hear from us", "event_id": "e-1",
+    "position": {"partition": 3, "offset": 17}, "token": "WzEsMTAwXQ.c2ln",
+    "link": "https://consent.example/u/WzEsMTAwXQ.c2ln", "keyword": "VKPD64", "expires_at": "2026-11-28T10:00:00.000Z",
+}  # fmt: skip
+CONFIRMATION: Doc = NOTIFICATION | {
+    "notification_id": "a3ab0f35c2f0aee9f980dda3a49b314d", "kind": "confirm_opt_in", "text": "Welcome to North",
+    "token": None, "link": None, "keyword": None, "expires_at": None,
+}  # fmt: skip
 
 #: By the name of the schema file.
 BY_SCHEMA: list[tuple[str, Doc]] = [
@@ -102,4 +117,6 @@ BY_SCHEMA: list[tuple[str, Doc]] = [
     ("eligibility.decision", DECISION),
     ("consent.audit.change", CHANGE_AUDIT),
     ("consent.audit.decision", DECISION_AUDIT),
+    ("consent.notification", NOTIFICATION),
+    ("consent.notification", CONFIRMATION),
 ]

@@ -35,7 +35,7 @@ def test_there_is_a_file_for_every_record_of_the_contract() -> None:
         "consent.changes", "consent.changed", "consent.verified", "customer.registered", "customer.erased",
         "settings.changed", "settings", "eligibility.request", "eligibility.decision", "consent.audit",
         "consent.audit.change", "consent.audit.decision", "consent.audit.inbound", "consent.inbound", "sms.received",
-        "call.missed",
+        "call.missed", "consent.notification",
     }  # fmt: skip
 
 
@@ -105,6 +105,7 @@ def test_times_are_date_time_strings(name: str, field: str) -> None:
         ("eligibility.decision", set()),
         ("consent.audit.change", set()),
         ("consent.audit.decision", set()),
+        ("consent.notification", set()),
     ],
 )  # fmt: skip
 def test_exactly_the_fields_that_the_contract_calls_optional_may_be_missing(name: str, optional: set[str]) -> None:
@@ -130,6 +131,12 @@ def test_the_fields_of_a_decision_that_may_be_null_are_those_that_may_not_be_kno
     schema = SCHEMAS["eligibility.decision"]
     never = {"request_id", "decision_id", "eligible", "reason", "as_of"}
     assert {field for field, part in schema["properties"].items() if not _may_be_null(part)} == never
+
+
+def test_the_fields_of_a_notification_that_may_be_null_are_those_that_verify() -> None:
+    schema = SCHEMAS["consent.notification"]
+    nullable = {field for field, part in schema["properties"].items() if _may_be_null(part)}
+    assert nullable == {"token", "link", "keyword", "expires_at"}
 
 
 def test_the_union_of_all_changes_is_told_apart_by_the_field_event() -> None:

@@ -11,6 +11,7 @@ from schemas.audit import AUDIT
 from schemas.base import format_instant
 from schemas.eligibility import DECISION, REQUEST
 from schemas.events import EVENTS
+from schemas.notifications import NOTIFICATION
 from schemas.settings import OrgSettings, faults_of
 from tests.schemas import samples
 from tests.schemas.samples import Doc
@@ -22,6 +23,7 @@ ADAPTERS: dict[str, TypeAdapter[Any]] = EVENTS | {
     "eligibility.decision": DECISION,
     "consent.audit.change": AUDIT,
     "consent.audit.decision": AUDIT,
+    "consent.notification": NOTIFICATION,
 }
 
 
