@@ -21,7 +21,7 @@ from streams.agents.writing import Scribe
 from streams.domain.changes import RejectedError, apply_event
 from streams.domain.identities import identity_key
 from streams.domain.keys import customer_key, is_settings_key, partition_of, settings_key
-from streams.domain.messages import message_of
+from streams.domain.messages import keyword_of, message_of
 from streams.domain.state import identifiers_of
 from streams.engine.outputs import Outputs
 from streams.engine.partition import View
@@ -129,6 +129,8 @@ class Changes:
             view.put(key, state)
         if outcome in _IDENTIFIES:
             self._identify(out, record, event, had, identifiers_of(state))
+        elif outcome == "pending" and event["channel"] == "MOBILE":
+            self._await_reply(out, record, event, identifiers_of(state).get("mobile"))
         self._outcomes[reason or outcome] += 1
         if outcome == "applied" and event.get("type") == "OPTOUT":
             self._opt_outs.append(record.timestamp)
@@ -144,14 +146,28 @@ class Changes:
         self, out: Outputs, record: Record, event: dict[str, Any], had: dict[str, str], has: dict[str, str]
     ) -> None:
         """Tell the identity table which identifiers the customer has, and has no more (domain section 6)."""
-        org_id, customer_id = event["org_id"], event["customer_id"]
         gone = [("identity.unlinked", kind, value) for kind, value in had.items() if has.get(kind) != value]
         new = [("identity.linked", kind, value) for kind, value in has.items() if had.get(kind) != value]
         for name, kind, value in gone + new:
-            own = identity_key(org_id, kind, value)
-            position = {"partition": self._scribe.partition, "offset": record.offset}
-            body = orjson.dumps({"event": name, "org_id": org_id, "customer_id": customer_id, "position": position})
-            self._scribe.caused(out, topics.IDENTITIES, (own, partition_of(own, self._partitions)), body, record)
+            self._tell_identity(out, record, event, (kind, value), {"event": name})
+
+    def _await_reply(self, out: Outputs, record: Record, event: dict[str, Any], mobile: str | None) -> None:
+        """Tell the identity table which reply from the customer's number verifies the pending opt-in."""
+        if mobile is None:
+            return
+        place = {name: event[name] for name in ("source", "account_id", "priority", "org_unit_id")}
+        keyword = keyword_of(event["org_id"], event["customer_id"], event["event_id"])
+        told = {"event": "reply.awaited", "keyword": keyword, **place, "verifies": event["event_id"]}
+        self._tell_identity(out, record, event, ("mobile", mobile), told)
+
+    def _tell_identity(
+        self, out: Outputs, record: Record, event: dict[str, Any], identifier: tuple[str, str], told: dict[str, Any]
+    ) -> None:
+        key = identity_key(event["org_id"], *identifier)
+        position = {"partition": self._scribe.partition, "offset": record.offset}
+        common = {"org_id": event["org_id"], "customer_id": event["customer_id"], "position": position}
+        place = (key, partition_of(key, self._partitions))
+        self._scribe.caused(out, topics.IDENTITIES, place, orjson.dumps({**told, **common}), record)
 
     def _apply_settings(
         self, view: View, record: Record, event: dict[str, Any], raw: bytes, out: Outputs

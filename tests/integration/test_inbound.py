@@ -103,6 +103,20 @@ def test_a_missed_call_is_one_number_for_each_action(world: World) -> None:
     assert org.ask(customer_id="a", **WEB | {"org_unit_id": SOUTH})["reason"] == "opted_in"
 
 
+def test_a_reply_with_the_word_of_the_message_verifies_a_double_opt_in(world: World) -> None:
+    org = Phone(world, opt_in_types=[{"channel": "MOBILE", "type": "DOUBLE"}])
+    org.has("a", "b")
+    first = org.opt_in_event(customer_id="a")
+    org.send(first)
+    assert org.ask(customer_id="a")["reason"] == "verification_pending"
+    notice = world.log(topics.NOTIFICATIONS.name).wait("the message", lambda r: r.body["event_id"] == first["event_id"])
+    word = notice.body["keyword"]
+    assert org.became(org.sms(word, 5, **{"from": "+4915550000009"})) == ("ignored", "unknown_command", 0)
+    assert org.became(org.sms(f" {word.lower()} ", 6)) == TAKEN_BY_ONE
+    assert org.verdict(customer_id="a") == (True, "opted_in")
+    assert org.verdict(customer_id="b") == (False, "not_set_denied")
+
+
 @pytest.mark.parametrize(
     ("say", "why"),
     [
