@@ -23,6 +23,8 @@ Policy = Literal["existing", "recent", "liberal", "strict"]
 Origin = Literal["API", "SMS", "MISSED_CALL", "EMAIL_LINK", "CONSOLE", "IMPORT", "PRODUCER"]
 
 INT64_MAX = 2**63 - 1
+#: The org unit that is the org itself.
+WHOLE_ORG = -1
 Int64 = Annotated[int, Field(ge=-(2**63), le=INT64_MAX)]
 Offset = Annotated[int, Field(ge=0, le=INT64_MAX)]
 Id = Annotated[str, Field(min_length=1, max_length=128)]

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, Required
 from pydantic import Field, TypeAdapter
 from typing_extensions import TypedDict
 
-from schemas.base import RECORD, Id, Int64, Priority, Source
+from schemas.base import RECORD, Id, Instant, Int64, Priority, Source
 from schemas.eligibility import Position
 
 Kind = Literal["mobile", "email", "external_id"]
@@ -36,7 +36,7 @@ class IdentityUnlinked(IdentityEvent, total=False):
 
 
 class ReplyAwaited(IdentityEvent, total=False):
-    """A message from this number that says `keyword` verifies the pending entry `verifies`."""
+    """A message from this number that says `keyword` verifies the pending entry `verifies`, until `expires_at`."""
 
     __pydantic_config__ = RECORD  # type: ignore[misc]
     event: Required[Literal["reply.awaited"]]
@@ -46,6 +46,7 @@ class ReplyAwaited(IdentityEvent, total=False):
     priority: Required[Priority]
     org_unit_id: Required[Int64]
     verifies: Required[Id]
+    expires_at: Required[Instant]
 
 
 IDENTITY: TypeAdapter[Any] = TypeAdapter(

@@ -3,40 +3,35 @@
 from __future__ import annotations
 
 import re
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 from pydantic_core import PydanticCustomError
 
-from schemas.base import INT64_MAX, ChangeType, Channel, Id, Int64, Language, OptInType, Priority, Source
+from schemas.base import INT64_MAX, WHOLE_ORG, Channel, Id, Int64, Language, OptInType, Source
 from schemas.messages import MessageKind, MessageText, in_language, text_faults
+from schemas.mobile import MobileRule, mobile_faults
+from schemas.sections import Profile, Section, repeated
 
-WHOLE_ORG = -1
 _NUMBER = re.compile(r"0|-?[1-9][0-9]{0,18}")
 
 
-class _Section(BaseModel):
-    # Extra fields are kept: a newer producer's document must not lose them on its way through the state.
-    model_config = ConfigDict(strict=True, extra="allow", frozen=True)
-
-
-class OrgUnit(_Section):
+class OrgUnit(Section):
     """A part of an org: brand, country, zone."""
 
     id: Annotated[int, Field(ge=0, le=INT64_MAX)]
     name: str = ""
 
 
-class OuSync(_Section):
+class OuSync(Section):
     """Which changes on one org unit apply to all (domain section 3)."""
 
     opt_in: bool = False
     opt_out: Literal["none", "any", "first"] = "none"
 
 
-class Account(_Section):
+class Account(Section):
     """A source account and the channels it is mapped to."""
 
     source: Source
@@ -45,7 +40,7 @@ class Account(_Section):
     active: bool = True
 
 
-class _PlaceRule(_Section):
+class _PlaceRule(Section):
     """What is said of a place; a field left out matches everything."""
 
     source: Source | None = None
@@ -71,56 +66,11 @@ class MessageRule(_PlaceRule):
     texts: dict[Language, MessageText]
 
 
-class UnifiedOfUnit(_Section):
+class UnifiedOfUnit(Section):
     """An org unit's own answer to the unified layer; a field left out is the org's."""
 
     enabled: bool | None = None
     policy: Literal["recent", "liberal", "strict"] | None = None
-
-
-class Profile(_Section):
-    """A source account."""
-
-    source: Source
-    account_id: Id
-
-
-Number = Annotated[str, Field(min_length=1, max_length=64)]
-Command = Annotated[str, Field(min_length=1, max_length=160)]
-
-
-class MobileRule(_Section):
-    """How customers opt in and out of a place by phone (domain section 7): by SMS, or by missed calls.
-
-    SMS: one `number`, and a command for each action. MISSED_CALL: one of `numbers` for each action.
-    """
-
-    source: Source
-    account_id: Id
-    org_unit_id: Int64 = WHOLE_ORG
-    priority: Priority
-    mode: Literal["SMS", "MISSED_CALL"]
-    number: Number | None = None
-    commands: dict[ChangeType, Command] = Field(default_factory=dict)
-    numbers: dict[ChangeType, Number] = Field(default_factory=dict)
-
-    def place(self) -> tuple[object, ...]:
-        """What the rule applies to."""
-        return (self.source, self.account_id, self.org_unit_id, self.priority)
-
-    def actions(self) -> Iterator[tuple[str, tuple[str, str | None], ChangeType]]:
-        """For each action its path, the number and command that stand for it (None: a call), and the action."""
-        if self.mode == "SMS" and self.number is not None:
-            for action, command in self.commands.items():
-                yield f"commands.{action}", (spaceless(self.number), command.strip().casefold()), action
-        if self.mode == "MISSED_CALL":
-            for action, number in self.numbers.items():
-                yield f"numbers.{action}", (spaceless(number), None), action
-
-
-def spaceless(number: str) -> str:
-    """A number without what people write between its digits."""
-    return re.sub(r"[\s().\-/]+", "", number)
 
 
 def _unit_of_key(key: object) -> object:
@@ -128,7 +78,7 @@ def _unit_of_key(key: object) -> object:
     return int(key) if isinstance(key, str) and _NUMBER.fullmatch(key) else key
 
 
-class Unified(_Section):
+class Unified(Section):
     """The unified layer (domain section 4)."""
 
     enabled: bool = False
@@ -137,7 +87,7 @@ class Unified(_Section):
     org_units: dict[Annotated[int, BeforeValidator(_unit_of_key)], UnifiedOfUnit] = Field(default_factory=dict)
 
 
-class OrgSettings(_Section):
+class OrgSettings(Section):
     """One org's settings, applied whole; `version` grows with each document."""
 
     org_id: Int64
@@ -168,23 +118,23 @@ class OrgSettings(_Section):
     def _faults(self) -> Iterator[str]:
         units = {u.id for u in self.org_units}
         profiles = {(a.source, a.account_id): a for a in self.accounts}
-        yield from _repeated("org_units", [u.id for u in self.org_units])
-        yield from _repeated("accounts", [(a.source, a.account_id) for a in self.accounts])
+        yield from repeated("org_units", [u.id for u in self.org_units])
+        yield from repeated("accounts", [(a.source, a.account_id) for a in self.accounts])
         for i, account in enumerate(self.accounts):
-            yield from _repeated(f"accounts[{i}].channels", account.channels)
-        yield from _repeated("opt_in_types", [r.place() for r in self.opt_in_types])
+            yield from repeated(f"accounts[{i}].channels", account.channels)
+        yield from repeated("opt_in_types", [r.place() for r in self.opt_in_types])
         for i, rule in enumerate(self.opt_in_types):
             yield from _rule_faults(f"opt_in_types[{i}]", rule, units, profiles)
         for i in sorted(self._double_for_instore_email(units)):
             yield f"opt_in_types[{i}].type: DOUBLE is not offered for INSTORE EMAIL"
-        yield from _repeated("messages", [(m.kind, *m.place()) for m in self.messages])
+        yield from repeated("messages", [(m.kind, *m.place()) for m in self.messages])
         for i, message in enumerate(self.messages):
             yield from _rule_faults(f"messages[{i}]", message, units, profiles)
             yield from _texts_faults(f"messages[{i}].texts", message, self.default_language)
         for unit in self.unified.org_units:
             if unit not in units:
                 yield f"unified.org_units.{unit}: no org unit has this id"
-        yield from _mobile_faults(self.mobile, units, profiles)
+        yield from mobile_faults(self.mobile, units, {place: a.channels for place, a in profiles.items()})
         profile = self.default_profile
         if profile is not None and (profile.source, profile.account_id) not in profiles:
             yield f"default_profile: no account {profile.source} {profile.account_id}"
@@ -218,15 +168,6 @@ def matching_rule(
     return best
 
 
-def _repeated(path: str, keys: list[Any]) -> Iterator[str]:
-    first: dict[Any, int] = {}
-    counts = Counter(keys)
-    for i, key in enumerate(keys):
-        if counts[key] > 1 and first.setdefault(key, i) != i:
-            shown = " ".join("any" if part is None else str(part) for part in key) if isinstance(key, tuple) else key
-            yield f"{path}[{i}]: {shown} is already given by {path}[{first[key]}]"
-
-
 def _rule_faults(path: str, rule: _PlaceRule, units: set[int], profiles: Mapping[Any, Account]) -> Iterator[str]:
     if rule.org_unit_id not in {None, WHOLE_ORG, *units}:
         yield f"{path}.org_unit_id: no org unit has the id {rule.org_unit_id}"
@@ -236,38 +177,6 @@ def _rule_faults(path: str, rule: _PlaceRule, units: set[int], profiles: Mapping
         yield f"{path}.{field}: no account {rule.source or 'of any source'} {rule.account_id or ''}".rstrip()
     elif rule.source and rule.account_id and rule.channel and rule.channel not in named[0].channels:
         yield f"{path}.channel: {rule.source} {rule.account_id} is not mapped to {rule.channel}"
-
-
-def _mobile_faults(rules: Sequence[MobileRule], units: set[int], profiles: Mapping[Any, Account]) -> Iterator[str]:
-    yield from _repeated("mobile", [rule.place() for rule in rules])
-    meanings: dict[tuple[str, str | None], str] = {}
-    for i, rule in enumerate(rules):
-        path = f"mobile[{i}]"
-        account = profiles.get((rule.source, rule.account_id))
-        if account is None:
-            yield f"{path}.account_id: no account {rule.source} {rule.account_id}"
-        elif "MOBILE" not in account.channels:
-            yield f"{path}: {rule.source} {rule.account_id} is not mapped to MOBILE"
-        if rule.org_unit_id not in {WHOLE_ORG, *units}:
-            yield f"{path}.org_unit_id: no org unit has the id {rule.org_unit_id}"
-        yield from _mode_faults(path, rule)
-        for field, meaning, _ in rule.actions():
-            if meaning in meanings:
-                what = f"{meaning[1]!r} to {meaning[0]}" if meaning[1] is not None else f"a call to {meaning[0]}"
-                yield f"{path}.{field}: {what} already means {meanings[meaning]}"
-            meanings.setdefault(meaning, f"{path}.{field}")
-
-
-def _mode_faults(path: str, rule: MobileRule) -> Iterator[str]:
-    """A place is served by SMS or by missed calls, not by both (domain section 7)."""
-    sms, calls = ["number", "commands"], ["numbers"]
-    needed, foreign = (sms, calls) if rule.mode == "SMS" else (calls, sms)
-    for field in needed:
-        if not getattr(rule, field):
-            yield f"{path}.{field}: needed with mode {rule.mode}"
-    for field in foreign:
-        if getattr(rule, field):
-            yield f"{path}.{field}: not with mode {rule.mode}"
 
 
 def _texts_faults(path: str, rule: MessageRule, default_language: str) -> Iterator[str]:

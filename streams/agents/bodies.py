@@ -10,8 +10,7 @@ from typing import Any
 import msgspec
 import orjson
 
-from schemas.base import format_instant
-from schemas.settings import WHOLE_ORG
+from schemas.base import WHOLE_ORG, format_instant
 from streams.domain.decisions import Verdict
 from streams.domain.orgs import Weighed
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import orjson
 
+from schemas.base import format_instant
 from schemas.events import EVENTS, ConsentChanged
 from schemas.settings import OrgSettings
 from streams import metrics, topics
@@ -130,7 +131,8 @@ class Changes:
         if outcome in _IDENTIFIES:
             self._identify(out, record, event, had, identifiers_of(state))
         elif outcome == "pending" and event["channel"] == "MOBILE":
-            self._await_reply(out, record, event, identifiers_of(state).get("mobile"))
+            expires_at = record.timestamp + org.settings.verification_ttl_ms
+            self._await_reply(out, record, event, identifiers_of(state).get("mobile"), expires_at)
         self._outcomes[reason or outcome] += 1
         if outcome == "applied" and event.get("type") == "OPTOUT":
             self._opt_outs.append(record.timestamp)
@@ -151,13 +153,16 @@ class Changes:
         for name, kind, value in gone + new:
             self._tell_identity(out, record, event, (kind, value), {"event": name})
 
-    def _await_reply(self, out: Outputs, record: Record, event: dict[str, Any], mobile: str | None) -> None:
+    def _await_reply(
+        self, out: Outputs, record: Record, event: dict[str, Any], mobile: str | None, expires_at: int
+    ) -> None:
         """Tell the identity table which reply from the customer's number verifies the pending opt-in."""
         if mobile is None:
             return
         place = {name: event[name] for name in ("source", "account_id", "priority", "org_unit_id")}
         keyword = keyword_of(event["org_id"], event["customer_id"], event["event_id"])
         told = {"event": "reply.awaited", "keyword": keyword, **place, "verifies": event["event_id"]}
+        told["expires_at"] = format_instant(expires_at)
         self._tell_identity(out, record, event, ("mobile", mobile), told)
 
     def _tell_identity(

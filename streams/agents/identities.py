@@ -61,7 +61,7 @@ def _tell(holders: Holders, event: dict[str, Any]) -> None:
         holders.unlink(customer_id, position["offset"])
     else:
         place = (event["source"], event["account_id"], event["priority"], event["org_unit_id"])
-        holders.wait_for(Awaited(event["keyword"], customer_id, *place, event["verifies"]))
+        holders.wait_for(Awaited(event["keyword"], customer_id, *place, event["verifies"], event["expires_at"]))
 
 
 def _count(outcomes: Counter[str]) -> None:

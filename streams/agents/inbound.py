@@ -101,7 +101,7 @@ class Inbound:
         """Events of every customer with the number; or none, and why (domain sections 6 and 7)."""
         holders: Holders | None = self._identities.decode(self._identities.states([key])[key])
         text = said.get("text")
-        if text is not None and holders is not None and (reply := holders.awaited(text)) is not None:
+        if text is not None and holders is not None and (reply := holders.awaited(text, said["received_at"])):
             return [_verified(said, reply)], None
         number = normal("mobile", said["to"], org.default_region)
         actions = org.phone_actions.get(number)

@@ -11,6 +11,8 @@ import orjson
 import yaml
 
 from schemas.base import format_instant
+from schemas.mobile import resets
+from schemas.settings import OrgSettings
 from streams import topics
 from streams.client import Sent, send_settings
 from streams.config import Config
@@ -91,7 +93,9 @@ def apply(config: Config, file: BinaryIO, as_json: bool) -> None:
     except DocumentError as error:
         _refuse(error)
         raise
-    before = _version_in_force(config, document["org_id"])
+    former = _in_force(config, document["org_id"])
+    before = None if former is None else former.version
+    given_up = list(resets(former.mobile if former else [], OrgSettings.model_validate(document).mobile))
     with progress(lambda: "writing to all partitions"):
         positions = apply_settings(config, document)
     if not as_json:
@@ -101,8 +105,11 @@ def apply(config: Config, file: BinaryIO, as_json: bool) -> None:
         outcome = wait_in_force(config, document, before)
     if as_json:
         places = [{"partition": sent.partition, "offset": sent.offset} for sent in positions]
-        click.echo(orjson.dumps({"event_id": _event_id(document), "positions": places, "outcome": outcome}))
+        told = {"event_id": _event_id(document), "positions": places, "outcome": outcome, "resets": given_up}
+        click.echo(orjson.dumps(told))
     else:
+        for line in given_up if outcome != "stale" else ():
+            note(line)
         note(OUTCOMES[outcome].format(org=document["org_id"], version=document["version"], before=before))
 
 
@@ -134,13 +141,13 @@ def apply_settings(config: Config, document: dict[str, Any]) -> list[Sent]:
     return run(send_settings(config, topic, document["org_id"], settings_key(document["org_id"]), value))
 
 
-def _version_in_force(config: Config, org_id: int) -> int | None:
+def _in_force(config: Config, org_id: int) -> OrgSettings | None:
+    """The org's settings until now, as far as a worker answers."""
     try:
         found = get(config, "v1", "orgs", org_id, "settings", timeout_s=1.0)
     except Failure:
         return None
-    version: int = found["version"]
-    return version
+    return OrgSettings.model_validate(found["settings"])
 
 
 def wait_in_force(config: Config, document: dict[str, Any], before: int | None) -> str:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from schemas.settings import WHOLE_ORG
+from schemas.base import WHOLE_ORG
 from streams.domain.cells import (
     OPTIN,
     OPTOUT,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from schemas.settings import WHOLE_ORG
+from schemas.base import WHOLE_ORG
 from streams.domain.cells import OPTIN, OPTOUT, STATUS, Cell, Entry, dating, newer
 from streams.domain.orgs import Org, Place, Scope, Weighed
 from streams.domain.state import ERASED, REGISTERED, State

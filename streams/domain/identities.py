@@ -42,7 +42,7 @@ def identity_key(org_id: int, kind: str, identifier: str) -> bytes:
 
 
 class Awaited(NamedTuple):
-    """A pending opt-in that a reply with `keyword` verifies."""
+    """A pending opt-in that a reply with `keyword` verifies, until `expires_at` (milliseconds since the epoch)."""
 
     keyword: str
     customer_id: str
@@ -51,6 +51,7 @@ class Awaited(NamedTuple):
     priority: str
     org_unit_id: int
     event_id: str
+    expires_at: int
 
 
 class Holders:
@@ -69,10 +70,11 @@ class Holders:
         """Their ids, in the order in which they came to have the identifier."""
         return list(self._since)
 
-    def awaited(self, text: str) -> Awaited | None:
-        """What a reply verifies; without regard to case and surrounding space."""
+    def awaited(self, text: str, at: int) -> Awaited | None:
+        """What a reply at this time verifies; without regard to case and surrounding space."""
         said = text.strip().casefold()
-        return next((Awaited(*one) for one in self._awaited if one[0].casefold() == said), None)
+        found = (Awaited(*one) for one in self._awaited)
+        return next((one for one in found if one.keyword.casefold() == said and at <= one.expires_at), None)
 
     def link(self, customer_id: str, partition: int, offset: int) -> None:
         """The customer has the identifier, says the record at this position of `consent.changes`."""

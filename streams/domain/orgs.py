@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from functools import cached_property
 from typing import Any, NamedTuple
 
+from schemas.base import WHOLE_ORG
 from schemas.messages import MessageKind
-from schemas.settings import WHOLE_ORG, OrgSettings, matching_rule
+from schemas.settings import OrgSettings, matching_rule
 from streams.domain.cells import Entry
 from streams.domain.identities import normal
 from streams.domain.state import cell_key, key_part, key_rest

@@ -7,7 +7,8 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from schemas.settings import WHOLE_ORG, faults_of
+from schemas.base import WHOLE_ORG
+from schemas.settings import faults_of
 from schemas.subscriptions import SubscriptionEntry, SubscriptionHead
 from streams.domain.orgs import Org
 

@@ -12,8 +12,8 @@ import orjson
 from fastapi import APIRouter, Request, Response
 from pydantic import TypeAdapter, ValidationError
 
-from schemas.base import format_instant
-from schemas.settings import WHOLE_ORG, faults_of
+from schemas.base import WHOLE_ORG, format_instant
+from schemas.settings import faults_of
 from schemas.subscriptions import MOST_ENTRIES, LegacyItem
 from streams.domain.keys import customer_key
 from streams.domain.orgs import Org

@@ -7,7 +7,9 @@ import json
 from pathlib import Path
 from typing import Any
 
+import orjson
 import pytest
+import yaml
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from streams.cli import sample
@@ -124,6 +126,25 @@ def test_apply_reports_that_it_is_in_force_everywhere(
     worker_http["/v1/orgs/100/settings"] = answer(4, 4, 4)
     stale = world.run("settings", "apply", written(tmp_path, GOOD), "--json")
     assert (stale.exit_code, json.loads(stale.stdout)["outcome"]) == (0, "stale")
+
+
+@pytest.mark.kafka
+def test_apply_says_what_a_change_between_sms_and_missed_calls_gives_up(
+    world: World, worker_http: dict[str, Any], tmp_path: Path
+) -> None:
+    place = "source: INSTORE, account_id: '01', org_unit_id: -1, priority: BULK"
+    sms = f"{{{place}, mode: SMS, number: '1234', commands: {{OPTOUT: STOP}}}}"
+    calls = f"{{{place}, mode: MISSED_CALL, numbers: {{OPTOUT: '+4930'}}}}"
+    before = yaml.safe_load(sample.SETTINGS + f"mobile: [{sms}]")
+    body = {"org_id": 100, "version": 1, "settings": json.loads(orjson.dumps(before, option=orjson.OPT_NON_STR_KEYS))}
+    steps = iter([body, {**body, "version": 2}])
+    worker_http["/v1/orgs/100/settings"] = lambda: (200, {**next(steps), "partitions": {"0": 2}})
+    after = sample.SETTINGS.replace("version: 1", "version: 2") + f"mobile: [{calls}]"
+    result = world.run("settings", "apply", written(tmp_path, after))
+    assert result.exit_code == 0
+    assert "mobile[0]: INSTORE 01 -1 BULK changes from SMS to MISSED_CALL, what 1234 meant there is given up" in (
+        result.stderr
+    )
 
 
 def test_show_prints_the_document_that_is_in_force(worker_http: dict[str, Any]) -> None:

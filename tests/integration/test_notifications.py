@@ -157,13 +157,13 @@ def test_links_lead_to_the_address_that_customers_know_and_every_worker_signs_al
     make_world: MakeWorld, make_worker: MakeWorker
 ) -> None:
     world = make_world()
-    env = {"CONSENT_PUBLIC_URL": "https://consent.example/", "CONSENT_LINK_SECRET": "s3cret"}
+    env = {"CONSENT_PUBLIC_URL": "https://consent.example/", "CONSENT_LINK_SECRET": "a secret of the test"}
     worker = make_worker(world, **env).start().ready()
     org = confirming(world, opt_in_types=all_types("DOUBLE"))
     org.opt_in(0)
     (note,) = notes(org)
     assert note["link"] == f"https://consent.example/u/{note['token']}"
-    assert Links("s3cret").read(note["token"], 0).org_id == org.id
+    assert Links("a secret of the test").read(note["token"], 0).org_id == org.id
     assert not (worker.datadir / SECRET_FILE).exists()
     assert 'consent_notifications_total{kind="verify"} 1.0' in httpx.get(f"{worker.url}/metrics").text
 

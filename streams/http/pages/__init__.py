@@ -13,7 +13,7 @@ from fastapi.responses import HTMLResponse
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from schemas.settings import WHOLE_ORG
+from schemas.base import WHOLE_ORG
 from streams.domain.orgs import Org
 from streams.links import Link
 
