@@ -13,7 +13,7 @@ import pytest
 
 from streams.config import Config
 from streams.http import logins
-from streams.http.logins import FAILURES, OPERATOR, WAITING, Logins, RefusedError, User, address_of
+from streams.http.logins import FAILURES, OPERATOR, Logins, RefusedError, User, address_of
 from streams.http.users import Account, UsersError, changing, is_password, make_account
 
 HOME, AWAY = "192.0.2.1", "198.51.100.7"
@@ -55,6 +55,7 @@ class Door:
             return is_password(hashed, password)
 
         monkeypatch.setattr(logins, "is_password", counted)
+        monkeypatch.setattr(logins, "WAITING", logins.WAITING)
         self._logins = Logins(Config(users_file=str(file), http_token="t0ken"), self.clock)  # noqa: S106
 
     async def knock(self, given: bytes, address: str = HOME) -> User | tuple[int, str | None]:
@@ -178,6 +179,7 @@ async def test_who_is_at_work_is_not_locked_out_by_a_neighbour(door: Door) -> No
 @on_a_loop
 async def test_passwords_are_verified_beside_the_event_loop_and_not_all_at_once(door: Door) -> None:
     assert await door.knock(basic("shop")) == SHOP
+    logins.WAITING = 4  # the fixture puts it back
     go, lock, inside, most = threading.Event(), threading.Lock(), 0, 0
 
     def slow(hashed: str, password: bytes) -> bool:
@@ -185,13 +187,13 @@ async def test_passwords_are_verified_beside_the_event_loop_and_not_all_at_once(
         with lock:
             inside += 1
             most = max(most, inside)
-        go.wait(20)
+        assert go.wait(5)
         with lock:
             inside -= 1
         return False
 
     logins.is_password = slow  # type: ignore[assignment] - the fixture puts it back
-    waiting = [asyncio.create_task(door.knock(basic("web", str(n)), f"a{n}")) for n in range(WAITING)]
+    waiting = [asyncio.create_task(door.knock(basic("web", str(n)), f"a{n}")) for n in range(4)]
     while not inside:
         await asyncio.sleep(0)
     assert await door.knock(basic("shop")) == SHOP, "the loop goes on"
@@ -224,7 +226,7 @@ async def test_a_verification_that_a_change_of_the_file_overtakes_is_not_remembe
 
     def slow(hashed: str, password: bytes) -> bool:
         started.set()
-        go.wait(20)
+        assert go.wait(5)
         return is_password(hashed, password)
 
     logins.is_password = slow  # type: ignore[assignment] - the fixture puts it back
