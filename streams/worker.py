@@ -100,7 +100,8 @@ async def _run(config: Config, held: TextIO) -> int:
 def _listen(config: Config) -> socket.socket:
     """Bind first: a taken port is known before anything is started, and port 0 becomes a real one."""
     family = socket.AF_INET6 if ":" in config.http_host else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM)
+    # The protocol is named because asyncio turns Nagle's algorithm off only where it is: else answers wait for 40 ms.
+    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((config.http_host, config.http_port))

@@ -20,7 +20,11 @@ BATCH_OVERHEAD = 1_024
 #: A broker that is away is waited for: a batch is given up only after this long.
 BATCH_PATIENCE_S = 7 * 86_400
 
+#: A record's lengths, times and empty headers take less than this.
+RECORD_OVERHEAD = 64
+
 Values = Iterable[tuple[bytes, bytes | None]]
+Group = list[tuple[bytes, bytes]]
 
 
 class RefusedError(Exception):
@@ -84,11 +88,28 @@ class Writer:
 
         Raises RefusedError.
         """
-        batch = RecordBatch(CHANGELOG_BYTES)
-        for key, value in records:
-            batch.add(key, value)
-        (written,) = await self._write([(topic, partition, batch)])
-        return int(written.offset)
+        (first,) = await self.append_each(topic, [(partition, list(records))])
+        return first
+
+    async def append_each(self, topic: str, groups: Iterable[tuple[int, Group]]) -> list[int]:
+        """Write groups of records to partitions, each group in the log whole or not at all.
+
+        Returns the offset of each group's first record. Raises RefusedError.
+        """
+        batches: dict[int, list[RecordBatch]] = {}
+        places: list[tuple[int, int, int]] = []
+        for partition, records in groups:
+            own = batches.setdefault(partition, [])
+            size = sum(len(key) + len(value) + RECORD_OVERHEAD for key, value in records)
+            if not own or own[-1].size() + size > OUTPUT_BATCH_BYTES:
+                own.append(RecordBatch(CHANGELOG_BYTES))
+            places.append((partition, len(own) - 1, own[-1].record_count()))
+            for key, value in records:
+                own[-1].add(key, value)
+        handed = [(partition, at) for partition, own in batches.items() for at in range(len(own))]
+        written = await self._write((topic, partition, batches[partition][at]) for partition, at in handed)
+        first = {place: int(one.offset) for place, one in zip(handed, written, strict=True)}
+        return [first[partition, batch] + within for partition, batch, within in places]
 
     async def write_atomically(self, topic: str, values: Mapping[int, Values]) -> dict[int, int]:
         """Write each partition's values in one record batch, in the log whole or not at all.

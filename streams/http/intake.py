@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import NamedTuple
 
 import orjson
@@ -10,6 +11,10 @@ from streams import topics
 from streams.config import Config
 from streams.domain.keys import customer_key, partition_of
 from streams.engine.outputs import Writer
+from streams.http.gathering import Gathering
+
+#: So many requests' events are written together.
+MOST_AT_ONCE = 64
 
 
 class Written(NamedTuple):
@@ -20,13 +25,14 @@ class Written(NamedTuple):
 
 
 class Intake:
-    """Writes events of customers; each call is one record batch, in the log whole or not at all."""
+    """Writes events of customers. Those of one call are in the log whole or not at all; calls share round trips."""
 
     def __init__(self, config: Config, writer: Writer) -> None:
         self._config = config
         self._topic = config.topic(topics.CHANGES.name)
         self._inbound = config.topic(topics.INBOUND.name)
         self._writer = writer
+        self._append = Gathering(partial(writer.append_each, self._topic), MOST_AT_ONCE)
 
     async def publish(self, org_id: int, customer_id: str, events: list[dict[str, object]]) -> list[Written]:
         """Write events of one customer (times as RFC 3339 text) and wait for the acknowledgement.
@@ -35,7 +41,7 @@ class Intake:
         """
         key = customer_key(org_id, customer_id)
         partition = partition_of(key, self._config.partitions)
-        first = await self._writer.append_all(self._topic, partition, [(key, orjson.dumps(event)) for event in events])
+        first = await self._append((partition, [(key, orjson.dumps(event)) for event in events]))
         return [Written(partition, first + at) for at in range(len(events))]
 
     async def publish_inbound(self, key: bytes, value: bytes) -> Written:

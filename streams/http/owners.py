@@ -20,6 +20,7 @@ from streams.domain.keys import partition_of
 from streams.engine.core import Engine
 from streams.engine.partition import Partition
 from streams.http.access import token_headers
+from streams.http.gathering import Gathering
 from streams.http.tls import trusted
 
 log = logging.getLogger(__name__)
@@ -31,6 +32,9 @@ HOP = "x-consent-passed-on"
 #: What of a question's headers goes along.
 PASSED = ("authorization", "content-type", "accept-language", "idempotency-key", "x-org-id")
 
+#: So many questions for the end of a partition share one to the broker.
+MOST_AT_ONCE = 1_000
+
 OwnerOf = Callable[[int], str | None]
 
 
@@ -41,6 +45,7 @@ class Owners:
         self._config = config
         self._engine = engine
         self._owner_of = owner_of
+        self._end_of = Gathering(self._ends_of, MOST_AT_ONCE)
         self._client = httpx.AsyncClient(
             headers=token_headers(config), timeout=MAX_WAIT_MS / 1000 + ANSWER_MARGIN_S, verify=trusted(config)
         )
@@ -66,8 +71,12 @@ class Owners:
 
     async def catch_up(self, partition: Partition) -> None:
         """Who has just published wants to see it: wait for the log's end, but answer with what there is after that."""
-        ends = await self._engine.ends_of_changes([partition.number])
-        await asyncio.wait([partition.reached(ends[partition.number])], timeout=self._config.max_wait_ms / 1000)
+        end = await self._end_of(partition.number)
+        await asyncio.wait([partition.reached(end)], timeout=self._config.max_wait_ms / 1000)
+
+    async def _ends_of(self, numbers: list[int]) -> list[int]:
+        ends = await self._engine.ends_of_changes(set(numbers))
+        return [ends[number] for number in numbers]
 
     async def caught_up(self, key: bytes) -> Partition | int:
         """The partition of a key at the log's end; its number, if another worker has it."""

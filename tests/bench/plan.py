@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 #: The stages, in the order in which they run. A stage that needs another's state brings it along (`with_needs`).
-STAGES = ("changes", "decisions", "latency", "restore", "footprint")
+STAGES = ("changes", "decisions", "latency", "restore", "footprint", "intake")
 #: The systems, the product first: ratios are always the product's number over a peer's.
 PRODUCT = "consent-streams"
 SYSTEMS = (PRODUCT, "quix", "faust")
@@ -68,6 +68,13 @@ LONE_REQUESTS = 200
 LONE_WARMUP = 20
 LONE_DEADLINE_S = 10.0
 
+#: What the subscription API has to bear, and for how long it is watched (`latency_seconds` twice).
+INTAKE_RATE = 200
+INTAKE_CUSTOMERS = 2_000
+INTAKE_CONNECTIONS = 8
+#: The first password of a user takes argon2's time, the first requests open connections.
+INTAKE_WARMUP_S = 3.0
+INTAKE_P99_MS = 100.0
 #: The two sizes between which memory has to stay flat.
 FOOTPRINT = (10_000, 1_000_000)
 QUICK_FOOTPRINT = (10_000, 100_000)

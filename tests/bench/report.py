@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from tests.bench.measure import Measured
-from tests.bench.plan import PRODUCT
+from tests.bench.plan import INTAKE_P99_MS, PRODUCT
 from tests.bench.stages import Results
 
 TITLES = {PRODUCT: "consent-streams", "quix": "Quix Streams", "faust": "plain Faust", "echo": "bare Kafka echo"}
@@ -20,12 +20,13 @@ WIDTH = 110  # the table is pasted into the README, whatever the terminal
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """One ratio of the product to something else, and its limit."""
+    """One ratio of the product to something else, or a measure with a `unit` of its own, and its limit."""
 
     what: str
     ratio: float
     limit: float
     at_most: bool = False
+    unit: str = "x"
 
     @property
     def met(self) -> bool:
@@ -52,6 +53,8 @@ def targets(results: Results) -> Iterator[Target]:
         small, large = results.footprint
         ratio = large.resident_bytes / small.resident_bytes
         yield Target(f"resident memory, {large.customers} to {small.customers} customers", ratio, 1.3, at_most=True)
+    for it in results.intake:
+        yield Target(f"v2 writes at {it.rate:.0f}/s, p99", it.p99, INTAKE_P99_MS, at_most=True, unit=" ms")
 
 
 def as_json(machine: dict[str, str], results: Results) -> dict[str, Any]:
@@ -73,7 +76,8 @@ def show(machine: dict[str, str], results: Results, console: Console | None = No
     out = console or Console(width=WIDTH)
     for label, text in machine.items():
         out.print(f"[bold]{label}[/bold]: {text}", highlight=False)
-    for table in (_throughput(results), _latency(results), _restore(results), _footprint(results), _targets(results)):
+    tables = (_throughput, _latency, _restore, _footprint, _intake, _targets)
+    for table in (make(results) for make in tables):
         if table.row_count:
             out.print(table)
 
@@ -136,9 +140,17 @@ def _footprint(results: Results) -> Table:
     return table
 
 
+def _intake(results: Results) -> Table:
+    table = _table("Writes of the v2 API, milliseconds until answered", "requests/s", "p50", "p99")
+    for it in results.intake:
+        table.add_row(f"{it.rate:,.0f}", f"{it.p50:.1f}", f"{it.p99:.1f}")
+    return table
+
+
 def _targets(results: Results) -> Table:
     table = _table("Targets", "", "ratio", "target", "")
     for it in targets(results):
         sign = "at most" if it.at_most else "at least"
-        table.add_row(it.what, f"{it.ratio:.2f}x", f"{sign} {it.limit:g}x", "met" if it.met else "[bold]missed[/bold]")
+        verdict = "met" if it.met else "[bold]missed[/bold]"
+        table.add_row(it.what, f"{it.ratio:.2f}{it.unit}", f"{sign} {it.limit:g}{it.unit}", verdict)
     return table

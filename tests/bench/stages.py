@@ -6,10 +6,11 @@ import sys
 from dataclasses import dataclass, field
 
 from tests.bench.footprint import Footprint, run_footprint
+from tests.bench.intake import Intake, run_intake
 from tests.bench.kafka import Kafka
 from tests.bench.latency import Latency, echo_latency, middle, product_latency
 from tests.bench.measure import Measured
-from tests.bench.plan import CUSTOMERS, LATENCY_ROUNDS, LOAD, PRODUCT, BenchError, Plan
+from tests.bench.plan import CUSTOMERS, INTAKE_RATE, LATENCY_ROUNDS, LOAD, PRODUCT, BenchError, Plan
 from tests.bench.reference import Expected, expected
 from tests.bench.restore import Restored, run_restore
 from tests.bench.systems import System, introduce, peer, product
@@ -25,6 +26,7 @@ class Results:
     latency: dict[str, Latency] = field(default_factory=dict)
     restore: dict[str, Restored] = field(default_factory=dict)
     footprint: list[Footprint] = field(default_factory=list)
+    intake: list[Intake] = field(default_factory=list)
 
 
 def say(text: str) -> None:
@@ -49,6 +51,9 @@ def run(plan: Plan, kafka: Kafka, results: Results) -> None:
         for customers in plan.footprint:
             say(f"{PRODUCT}: footprint of {customers} customers")
             results.footprint.append(run_footprint(kafka, plan.folder, customers))
+    if "intake" in plan.stages and PRODUCT in plan.systems:
+        say(f"{PRODUCT}: {INTAKE_RATE} writes per second of the v2 API")
+        results.intake.append(run_intake(kafka, plan.folder, 2 * plan.latency_seconds))
 
 
 def _throughput(plan: Plan, kafka: Kafka, results: Results, name: str) -> System:
