@@ -11,6 +11,7 @@ import signal
 import socket
 import sys
 import time
+from collections import Counter
 from contextlib import suppress
 from typing import TextIO
 
@@ -244,11 +245,12 @@ class Worker:
 
     def _restore_left(self) -> int:
         recovery = self._app.tables.recovery
-        total = 0
-        for tp, left in recovery.active_remaining().items():
-            metrics.RESTORE_LEFT.labels(tp.partition).set(max(0, left) if recovery.in_recovery else 0)
-            total += max(0, left) if recovery.in_recovery else 0
-        return total
+        left: Counter[int] = Counter()
+        for tp, records in recovery.active_remaining().items():
+            left[tp.partition] += max(0, records) if recovery.in_recovery else 0
+        for number, records in left.items():
+            metrics.RESTORE_LEFT.labels(number).set(records)
+        return left.total()
 
     def _measure_lag(self) -> None:
         for spec in topics.SOURCES:

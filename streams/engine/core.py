@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 #: Pause between two questions to a broker that is away.
 RETRY_S = 0.2
 #: Pause between two looks at how far other partitions are.
-POLL_S = 0.01
+POLL_S = 0.02
 #: A partition with work waiting and no checkpoint for so long makes the worker unready.
 STALE_CHECKPOINT_S = 60.0
 
@@ -127,6 +127,7 @@ class Engine:
         }
         numbers = sorted(by_topic[topics.CHANGES.name])
         tables = Tables(await self._open_all(_CUSTOMERS, numbers), await self._open_all(_IDENTITIES, numbers))
+        _check_whole(tables)
         self._lanes, starts = await self.opener.lanes(tables, by_topic)
         self.tables = tables
         for (_, source, *_), opened in ((_CUSTOMERS, tables.customers), (_IDENTITIES, tables.identities)):
@@ -242,3 +243,14 @@ class Engine:
             if lane.busy_for() > STALE_CHECKPOINT_S:
                 return f"{lane.name}: no checkpoint for {lane.busy_for():.0f} s with work waiting"
         return None
+
+
+def _check_whole(tables: Tables) -> None:
+    """The identities are told of registrations once; without them, words of known customers would be lost."""
+    for number, identities in tables.identities.items():
+        lost = identities.applied > 0 and identities.store.offset(number) < 0
+        if lost and tables.customers[number].store.offset(number) >= 0:
+            raise NotRestoredError(
+                f"partition {number}: there are customers, but who has which identifier is gone: stop all workers, "
+                "delete both changelog topics and the state folders, and start again, to compute both anew"
+            )

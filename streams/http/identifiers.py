@@ -9,7 +9,7 @@ from fastapi import APIRouter, Request, Response
 
 from streams.domain.identities import KINDS, Holders, identity_key, normal
 from streams.http.access import forbidden, may_act_for
-from streams.http.owners import Owners, as_json, problem, retry
+from streams.http.owners import BehindError, Owners, as_json, problem, retry
 
 #: Names that callers use for our kinds of identifiers, without regard to case.
 _NAMES = {kind: kind for kind in KINDS} | {"externalid": "external_id", "phone": "mobile"}
@@ -51,10 +51,13 @@ class Identifiers:
         kind = _NAMES.get(name.casefold())
         if kind is None:
             raise UnknownError(name)
-        here = self._owners.all_here()
-        if not here:
-            return retry("no partition is open here yet")
-        org = here[0].org(org_id)
+        try:
+            return await self._find(org_id, kind, value, request)
+        except BehindError as exc:
+            return retry(str(exc))
+
+    async def _find(self, org_id: int, kind: str, value: str, request: Request) -> list[str] | Response:
+        org = await self._owners.org(org_id)
         if org is None:
             return problem(404, f"no settings are in force for org {org_id}")
         key = identity_key(org_id, kind, normal(kind, value, org.default_region))
@@ -66,6 +69,6 @@ class Identifiers:
         await self._owners.know_everybody(number)
         table = self._owners.identities_here(number)
         if table is None:
-            return retry(f"partition {number} is being moved")
+            raise BehindError
         holders: Holders | None = table.decode(table.states([key])[key])
         return [] if holders is None else holders.customers()

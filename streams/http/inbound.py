@@ -13,7 +13,7 @@ from streams.domain.identities import identity_key, normal
 from streams.engine.records import Record
 from streams.http.access import forbidden, may_act_for
 from streams.http.intake import Intake
-from streams.http.owners import Owners, as_json, problem, retry
+from streams.http.owners import BehindError, Owners, as_json, problem, retry
 
 
 class Webhooks:
@@ -50,10 +50,10 @@ class Webhooks:
         return await self._write(org_id, said, document)
 
     async def _write(self, org_id: int, said: dict[str, Any], document: dict[str, Any]) -> Response:
-        here = self._owners.all_here()
-        if not here:
-            return retry("no partition is open here yet")
-        org = here[0].org(org_id)
+        try:
+            org = await self._owners.org(org_id)
+        except BehindError as exc:
+            return retry(str(exc))
         if org is None:
             return problem(404, f"no settings are in force for org {org_id}")
         key = identity_key(org_id, "mobile", normal("mobile", said["from"], org.default_region))

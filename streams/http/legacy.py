@@ -22,7 +22,7 @@ from streams.http.acting import UnclearError, org_of
 from streams.http.entries import MALFORMED, NOT_ADDED, NOT_FOUND, default_profile, misplaced
 from streams.http.identifiers import Identifiers
 from streams.http.intake import Intake
-from streams.http.owners import Owners, as_json
+from streams.http.owners import BehindError, Owners, as_json
 
 _ITEM = TypeAdapter(LegacyItem)
 _NAMES = ("id", "mobile", "email", "external_id")
@@ -51,7 +51,7 @@ class LegacySubscriptions:
             try:
                 org_id = org_of(request, self._owners)
                 items = _items(await request.body())
-                org = self._org(org_id)
+                org = await self._org(org_id)
             except UnclearError as exc:
                 return _answer([], [(False, exc.status, str(exc))], exc.status)
             statuses = [await self._take(item, org, request) for item in items]
@@ -59,11 +59,11 @@ class LegacySubscriptions:
 
         return router
 
-    def _org(self, org_id: int) -> Org:
-        here = self._owners.all_here()
-        if not here:
-            raise UnclearError(503, "no partition is open here yet, try again in a second")
-        org = here[0].org(org_id)
+    async def _org(self, org_id: int) -> Org:
+        try:
+            org = await self._owners.org(org_id)
+        except BehindError as exc:
+            raise UnclearError(503, str(exc)) from None
         if org is None:
             raise UnclearError(404, f"no settings are in force for org {org_id}")
         return org
@@ -85,7 +85,10 @@ class LegacySubscriptions:
         if fault:
             return False, NOT_ADDED, fault
         (name, value) = named[0]
-        customers = await self._customers(org, name, value, request)
+        try:
+            customers = await self._customers(org, name, value, request)
+        except BehindError as exc:
+            return False, 503, str(exc)
         if isinstance(customers, Response):
             return False, customers.status_code, "the customers cannot be looked up now, try again in a second"
         if not customers:

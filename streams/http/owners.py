@@ -17,6 +17,7 @@ from schemas.eligibility import MAX_WAIT_MS
 from streams import topics
 from streams.config import Config
 from streams.domain.keys import partition_of
+from streams.domain.orgs import Org
 from streams.engine.core import Engine
 from streams.engine.partition import Partition
 from streams.http.access import token_headers
@@ -36,6 +37,13 @@ PASSED = ("authorization", "content-type", "accept-language", "idempotency-key",
 MOST_AT_ONCE = 1_000
 
 OwnerOf = Callable[[int], str | None]
+
+
+class BehindError(Exception):
+    """The state is not where it must be to answer; in a moment it will."""
+
+    def __init__(self) -> None:
+        super().__init__("the state is behind the log, or on its way to another worker: try again in a second")
 
 
 class Owners:
@@ -69,28 +77,38 @@ class Owners:
         """Every partition of this worker, by number."""
         return [partition for _, partition in sorted(self._engine.partitions.items())]
 
-    async def catch_up(self, partition: Partition) -> None:
-        """Who has just published wants to see it: wait for the log's end, but answer with what there is after that."""
+    async def catch_up(self, partition: Partition) -> bool:
+        """Wait for the log's end, for whoever has just published wants to see it; False if that takes too long."""
         end = await self._end_of(partition.number)
-        await asyncio.wait([partition.reached(end)], timeout=self._config.max_wait_ms / 1000)
+        done, _ = await asyncio.wait([partition.reached(end)], timeout=self._config.max_wait_ms / 1000)
+        return bool(done)
 
     async def _ends_of(self, numbers: list[int]) -> list[int]:
         ends = await self._engine.ends_of_changes(set(numbers))
         return [ends[number] for number in numbers]
 
     async def caught_up(self, key: bytes) -> Partition | int:
-        """The partition of a key at the log's end; its number, if another worker has it."""
+        """The partition of a key at the log's end; its number, if another worker has it. Raises BehindError."""
         number = self.number_of(key)
         found = self.here(number)
         if found is None:
             return number
-        await self.catch_up(found)
+        if not await self.catch_up(found):
+            raise BehindError
         return found
 
+    async def org(self, org_id: int) -> Org | None:
+        """The settings in force for an org, whoever owns its customers. Raises BehindError."""
+        here = self.all_here()
+        if not here or not await self.catch_up(here[0]):
+            raise BehindError
+        return here[0].org(org_id)
+
     async def know_everybody(self, number: int) -> None:
-        """The same for the identity table: whoever was registered before shall be found."""
+        """The same for the identity table: whoever was registered before is found after it. Raises BehindError."""
         deadline = time.monotonic() + self._config.max_wait_ms / 1000
-        await self._engine.everybody_is_known(number, lambda: time.monotonic() > deadline)
+        if not await self._engine.everybody_is_known(number, lambda: time.monotonic() > deadline):
+            raise BehindError
 
     async def pass_on(self, number: int, request: Request) -> Response:
         """Ask the partition's owner; a question that was passed on before stays here."""

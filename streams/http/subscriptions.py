@@ -21,10 +21,10 @@ from streams.domain.state import REGISTERED, State, decode_state
 from streams.engine.partition import Partition
 from streams.http.acting import UnclearError, org_of
 from streams.http.customers import customer_document
-from streams.http.entries import MALFORMED, NOT_ADDED, NOT_FOUND, Entry, Fault, check, said_of_all
+from streams.http.entries import NOT_ADDED, NOT_FOUND, Entry, Fault, check, said_of_all
 from streams.http.identifiers import Identifiers, UnknownError
 from streams.http.intake import Intake, Written
-from streams.http.owners import Owners, as_json
+from streams.http.owners import BehindError, Owners, as_json
 from streams.http.repeats import FINGERPRINT, MOST_CHARACTERS, Answered, Place, Repeats, event_id_of, fingerprint_of
 
 _HEAD = TypeAdapter(SubscriptionHead)
@@ -134,7 +134,7 @@ class Subscriptions:
             if before is not None:
                 return _repeated(before, fingerprint)
             answer = await self._add(org_id, customer_id, (given, head), request, (place, fingerprint))
-            if answer.status_code < 500 or b"positions" in answer.body:
+            if answer.status_code < 500:
                 self._repeats.remember(place, Answered(fingerprint, answer.status_code, bytes(answer.body)))
             return answer
 
@@ -211,7 +211,9 @@ async def _answered(answer: Any) -> Response:
     try:
         response: Response = await answer
     except UnclearError as exc:
-        return _refused(exc.status, [Fault(MALFORMED if exc.status == 400 else exc.status, str(exc))])
+        return _refused(exc.status, [Fault(exc.status, str(exc))])
+    except BehindError as exc:
+        return _refused(503, [Fault(503, str(exc))])
     return response
 
 

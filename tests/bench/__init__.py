@@ -24,8 +24,8 @@ Stages, in this order (`--only` takes any of them and adds what they build on):
 - `restore`: a worker with an empty folder reads its changelog; records per second, product and plain Faust.
 - `footprint`: 10 000 and 1 000 000 customers (`--quick`: 100 000), each registered and opted in once: folder size per
   customer and resident memory.
-- `intake`: 200 requests per second of the v2 subscription API over HTTP (`intake.py`), open loop, with credentials; from
-  due to answered.
+- `intake`: 200 requests per second of the v2 subscription API over HTTP, open loop, with credentials; from due to
+  answered.
 
 Linux only, because of /proc. A run takes about ten minutes on two cores, `--quick` about four.
 """
