@@ -143,13 +143,13 @@ def new_customer() -> Customer:
 def see(customer: Customer, event: Doc) -> bool:
     """Rule 5; False for an id seen before. A batch's ids are remembered apart."""
     event_id, batch = event["event_id"], event.get("batch_id") if event["event"] == "consent.changed" else None
-    ids = customer["seen"] if batch is None else customer["batches"].pop(batch, [])
+    ids = customer["seen"] if batch is None else customer["batches"].get(batch, [])
     known = event_id in [*ids[-REMEMBERED_IDS:], *customer["seen"][-REMEMBERED_IDS:]]
-    if batch is not None:
-        customer["batches"][batch] = ids
-    if not known:
+    if batch is None and not known:
         ids.append(event_id)
-    customer["batches"] = dict(list(customer["batches"].items())[-REMEMBERED_BATCHES:])
+    elif not known:
+        others = [item for item in customer["batches"].items() if item[0] != batch]
+        customer["batches"] = dict([*others, (batch, [*ids, event_id])][-REMEMBERED_BATCHES:])
     return not known
 
 
