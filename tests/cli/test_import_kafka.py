@@ -79,22 +79,24 @@ def test_an_import_cut_short_goes_on_behind_what_was_acknowledged(world: World, 
     mapping = Mapping(100, "b-1", {"customer_id": "id", "occurred_at": "date"}, CONSTANTS)
     table = Table(Path(file), None, None)
 
-    class Cut(Exception):
+    class CutError(Exception):
         pass
 
     class CutShort(Table):
         def __iter__(self) -> Any:
             for n, row in enumerate(table):
                 if n == 12:
-                    raise Cut
+                    raise CutError
                 yield row
 
     cut = CutShort(Path(file), None, None)
     first = run_import(world, write(tmp_path, ROWS[:1], "other.csv"))  # a journal that ended
     assert first.exit_code == 0
-    with Rejects(None, table.columns) as rejects, pytest.raises(Cut):
-        journal = Journal(world.config, 100, "b-1", "content")
-        asyncio.run(Importing(world.config, cut, mapping, rejects).publish(journal))
+    journal = Journal(world.config, 100, "b-1", "content")
+    with Rejects(None, table.columns) as rejects:
+        publishing = Importing(world.config, cut, mapping, rejects).publish(journal)
+        with pytest.raises(CutError):
+            asyncio.run(publishing)
     # What was handed to the producer is flushed; what of it counts as acknowledged is a lower bound.
     assert path_of(world.config, 100, "b-1").exists()
     journal = Journal(world.config, 100, "b-1", "content")
@@ -122,8 +124,9 @@ def test_a_second_run_says_that_it_goes_on_and_sends_the_same_ids(world: World, 
 
 def test_an_undo_reverts_the_batch_once_for_each_customer_and_no_other_batch(world: World, tmp_path: Path) -> None:
     run_import(world, write(tmp_path, [*ROWS, "c-1,2026-02-02T00:00:00Z,OPTOUT"]))
-    world.run("import", write(tmp_path, ["z,2026-01-01T00:00:00Z,OPTIN"]), "--org", "100", "--batch-id", "b-2", *MAP, *SET)
-    world.run("import", write(tmp_path, ["y,2026-01-01T00:00:00Z,OPTIN"]), "--org", "200", "--batch-id", "b-1", *MAP, *SET)
+    other = write(tmp_path, ["z,2026-01-01T00:00:00Z,OPTIN"])
+    for org, batch in (("100", "b-2"), ("200", "b-1")):
+        assert world.run("import", other, "--org", org, "--batch-id", batch, *MAP, *SET).exit_code == 0
     counted = world.run("import", "--undo", "b-1", "--org", "100", "--dry-run", "--json")
     assert json.loads(counted.stdout) == {"org_id": 100, "batch_id": "b-1", "customers": 20, "published": False}
     done = world.run("import", "--undo", "b-1", "--org", "100")
