@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import time
 from pathlib import Path
 
@@ -22,7 +23,7 @@ class Journal:
     def __init__(self, config: Config, org_id: int, batch_id: str, content: str) -> None:
         self._path = path_of(config, org_id, batch_id)
         self._about = {"org_id": org_id, "batch_id": batch_id, "content": content}
-        self._saved = time.monotonic()
+        self._saved = -math.inf
         self.rows = 0
 
     def read(self) -> int:

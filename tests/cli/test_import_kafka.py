@@ -5,6 +5,10 @@ from __future__ import annotations
 import asyncio
 import csv
 import json
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -147,3 +151,28 @@ def test_a_batch_imported_again_can_be_undone_again_under_new_ids(world: World, 
     assert [kind for kind, _ in found] == ["consent.changed", "consent.batch_reverted"] * 2
     assert found[0] == found[2]
     assert found[1] != found[3]
+
+
+def test_an_import_that_is_killed_is_gone_on_with_and_nothing_is_missing(
+    world: World, tmp_path: Path, checkout_env: dict[str, str]
+) -> None:
+    count = 20_000
+    file = write(tmp_path, [f"c-{n},2026-01-02T03:04:05Z,OPTIN" for n in range(count)])
+    arguments = ["import", file, "--org", "100", "--batch-id", "b-1", *MAP, *SET]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "streams", *arguments], env=checkout_env | world.env, stderr=subprocess.DEVNULL
+    )
+    journal = path_of(world.config, 100, "b-1")
+    deadline = time.monotonic() + 60
+    while not journal.exists() and process.poll() is None:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    process.kill()
+    assert process.wait() == -signal.SIGKILL
+    done = world.run(*arguments, "--json")
+    assert done.exit_code == 0, done.stderr
+    summary = json.loads(done.stdout)
+    assert summary["before"] > 0
+    assert f"acknowledged before: going on with row {summary['before'] + 1}\n" in done.stderr
+    assert summary["before"] + summary["published"] == count
+    assert {event["customer_id"] for event in events(world)} == {f"c-{n}" for n in range(count)}

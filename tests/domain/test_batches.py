@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from schemas.events import EVENTS
 from streams.domain.cells import HISTORY
 from streams.domain.changes import apply_event
+from streams.domain.messages import message_of
 from streams.domain.orgs import Org
 from streams.domain.state import BATCHES, REMEMBERED_IDS, State, decode_state
 from tests.domain.fast import (
@@ -186,6 +187,13 @@ def test_an_undo_says_which_statuses_changed_and_which_of_them_by_sync() -> None
     assert sorted((cell["org_unit_id"], cell["before"], cell["after"], cell["synced"]) for cell in found.cells) == [
         (NORTH, "OPTIN", "NOT_SET", False), (SOUTH, "OPTIN", "OPTOUT", True), (3, "OPTIN", "NOT_SET", True),
     ]  # fmt: skip
+
+
+def test_an_undo_sends_no_message() -> None:
+    org = an_org()
+    found = apply_event(org, applied(org, [imported("OPTOUT", "i", 0)]), undo(), NOW)
+    assert found.cells != []
+    assert message_of(org, undo(), found) is None
 
 
 def test_a_batch_that_changed_no_status_is_taken_out_without_a_change_of_status() -> None:

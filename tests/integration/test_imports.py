@@ -68,7 +68,8 @@ def test_an_import_undone_leaves_the_bytes_of_customers_who_never_had_it(
     world: World, worker: Worker, tmp_path: Path
 ) -> None:
     """Two orgs with the same customers and events; one has an import in between."""
-    settings: Doc = {"opt_in_types": DOUBLE, "ou_sync": {"opt_in": True, "opt_out": "any"}}
+    texts = [{"kind": kind, "texts": {"en": "So it is."}} for kind in ("confirm_opt_in", "confirm_opt_out")]
+    settings: Doc = {"opt_in_types": DOUBLE, "ou_sync": {"opt_in": True, "opt_out": "any"}, "messages": texts}
     imported, never = Org(world, **settings), Org(world, **settings)
     customers = ["yes", "no", "waiting", "new"]
 
