@@ -188,7 +188,7 @@ def _preview(importing: Importing, table: Table, rejects: Rejects, as_json: bool
             click.echo(f"{count:>10} {word}{' (would be a dead letter)' if name == 'dead_letters' else ''}")
     if rejects.count:
         click.echo(f"{rejects.count:>10} rejected")
-    click.echo(f"{found['contradicts_newer_opt_out']:>10} opt-ins contradict a newer opt-out, which stands")
+    click.echo(f"{found['contradicts_newer_opt_out']:>10} contradict a newer opt-out, which stands")
     note("nothing was published")
 
 

@@ -141,7 +141,7 @@ def test_a_dry_run_says_what_the_import_then_does(world: World, worker: Worker, 
     assert done == outcomes
     readable = command(worker, world, tmp_path, *arguments[:-1], "--dry-run")
     assert "         5 duplicate\n" in readable.stdout
-    assert "opt-ins contradict a newer opt-out, which stands" in readable.stdout
+    assert "contradict a newer opt-out, which stands" in readable.stdout
 
 
 # --- the preview's HTTP -----------------------------------------------------------------------------
