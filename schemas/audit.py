@@ -13,7 +13,7 @@ from schemas.eligibility import Decision, Position
 Outcome = Literal["applied", "pending", "ignored", "registered", "erased", "settings_applied"]
 OutcomeReason = Literal[
     "not_registered", "already_opted_in", "superseded", "duplicate", "verification_superseded",
-    "verification_unknown", "stale_settings",
+    "verification_unknown", "batch_unknown", "stale_settings",
 ]  # fmt: skip
 
 

@@ -72,6 +72,14 @@ class ConsentVerified(CustomerEvent, total=False):
     verifies: Required[Id]
 
 
+class BatchReverted(CustomerEvent, total=False):
+    """Everything that a batch of imported changes did to this customer is taken out again (domain section 9)."""
+
+    __pydantic_config__ = RECORD  # type: ignore[misc]
+    event: Required[Literal["consent.batch_reverted"]]
+    batch_id: Required[Id]
+
+
 class Identifiers(TypedDict, total=False):
     """How a customer can be found: mobile number, e-mail address, the platform's own id."""
 
@@ -108,12 +116,13 @@ class SettingsChanged(TypedDict, total=False):
     settings: Required[OrgSettings]
 
 
-Event = ConsentChanged | ConsentVerified | CustomerRegistered | CustomerErased | SettingsChanged
+Event = ConsentChanged | ConsentVerified | BatchReverted | CustomerRegistered | CustomerErased | SettingsChanged
 
 #: The validator of each kind of event, by the value of its field `event`.
 EVENTS: dict[str, TypeAdapter[Any]] = {
     "consent.changed": TypeAdapter(ConsentChanged),
     "consent.verified": TypeAdapter(ConsentVerified),
+    "consent.batch_reverted": TypeAdapter(BatchReverted),
     "customer.registered": TypeAdapter(CustomerRegistered),
     "customer.erased": TypeAdapter(CustomerErased),
     "settings.changed": TypeAdapter(SettingsChanged),

@@ -13,6 +13,7 @@ from pydantic.json_schema import GenerateJsonSchema
 from schemas.audit import ChangeAudit, DecisionAudit, InboundAudit
 from schemas.eligibility import Decision, EligibilityRequest
 from schemas.events import (
+    BatchReverted,
     ConsentChanged,
     ConsentVerified,
     CustomerErased,
@@ -32,6 +33,7 @@ RECORDS: dict[str, tuple[str, Any]] = {
     "consent.changes": ("Any record of consent.changes", Annotated[Event, Field(discriminator="event")]),
     "consent.changed": ("An opt-in or opt-out on one cell", ConsentChanged),
     "consent.verified": ("The verification of a pending double opt-in", ConsentVerified),
+    "consent.batch_reverted": ("A batch of imported changes is taken out again", BatchReverted),
     "customer.registered": ("A customer becomes known", CustomerRegistered),
     "customer.erased": ("A customer's state is removed for good", CustomerErased),
     "settings.changed": ("An org's settings change", SettingsChanged),

@@ -95,6 +95,8 @@ def _change(body: dict[str, Any]) -> str:
     what = " ".join([str(kind), *(str(event[name]) for name in fields if event.get(name) is not None)])
     if kind == "settings.changed":
         what += f" version {event['settings']['version']}"
+    if event.get("batch_id") is not None:
+        what += f" of batch {event['batch_id']}"
     reason = f" ({body['outcome_reason']})" if body.get("outcome_reason") else ""
     cells = "".join(f"; {_cell(cell)}" for cell in body.get("cells") or [])
     return f"{what}: {body['outcome']}{reason}{cells}"

@@ -42,9 +42,18 @@ def base_url(config: Config) -> str:
 
 def get(config: Config, *path: str | int, timeout_s: float = TIMEOUT_S) -> Any:
     """The JSON at a path, whose parts are quoted here. Raises NoWorker, NotFound or another Failure with one line."""
+    return _answered(config, path, timeout_s, None)
+
+
+def post(config: Config, *path: str | int, body: bytes, timeout_s: float = TIMEOUT_S) -> Any:
+    """The same for a POST of JSON."""
+    return _answered(config, path, timeout_s, body)
+
+
+def _answered(config: Config, path: tuple[str | int, ...], timeout_s: float, body: bytes | None) -> Any:
     url = "/".join([base_url(config), *(quote(str(part), safe="") for part in path)])
     # A proxy of the environment has no business on the way to a worker on this machine.
-    answer = _ask(config, url, timeout_s, _credentials(config), trust_env=not config.listens_on_loopback)
+    answer = _ask(config, url, timeout_s, _credentials(config), trust_env=not config.listens_on_loopback, body=body)
     if answer.status_code == httpx.codes.NOT_FOUND:
         raise NotFound(_reason(answer))
     if answer.status_code == httpx.codes.UNAUTHORIZED:
@@ -71,11 +80,15 @@ def is_ready(config: Config, timeout_s: float) -> bool:
 
 
 def _ask(
-    config: Config, url: str, timeout_s: float, headers: dict[str, str] | None = None, *, trust_env: bool
-) -> httpx.Response:
-    """One GET. Raises NoWorker, or Failure for a certificate that is not to be trusted."""
+    config: Config, url: str, timeout_s: float, headers: dict[str, str] | None = None, *, trust_env: bool,
+    body: bytes | None = None,
+) -> httpx.Response:  # fmt: skip
+    """One GET, or the POST of a body. Raises NoWorker, or Failure for a certificate that is not to be trusted."""
     try:
-        return httpx.get(url, headers=headers, timeout=timeout_s, trust_env=trust_env, verify=trusted(config))
+        return httpx.request(
+            "GET" if body is None else "POST", url, content=body, headers=headers, timeout=timeout_s,
+            trust_env=trust_env, verify=trusted(config),
+        )  # fmt: skip
     except TlsError as error:
         raise Failure(str(error)) from error
     except httpx.TransportError as error:

@@ -20,6 +20,7 @@ COMMANDS = {
     "settings": "settings",
     "worker": "worker",
     "publish": "publish",
+    "import": "import_",
     "ask": "ask",
     "link": "link",
     "state": "state",

@@ -1,4 +1,4 @@
-"""What an incoming change does (domain sections 1 to 3 and 6).
+"""What an incoming change does (domain sections 1 to 3, 6 and 9).
 
 A state handed in is changed in place and belongs to the caller; everything else is only read.
 """
@@ -8,21 +8,27 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from schemas.base import WHOLE_ORG
+from streams.domain.batches import rests_on_batch, revert, touch, wait_aside
 from streams.domain.cells import (
     OPTIN,
     OPTOUT,
+    OWN_CELL,
+    OWN_ENTRY,
+    OWN_PENDING,
     Cell,
     Entry,
     add_entry,
+    await_verification,
     cancel_pending,
     forget_pending,
     newer,
     status,
+    was_pending,
     winner,
 )
 from streams.domain.identities import normal
 from streams.domain.orgs import Org, Place
-from streams.domain.state import ERASED, REGISTERED, UNREGISTERED, State, identifiers_of
+from streams.domain.state import ERASED, REGISTERED, UNREGISTERED, State, identifiers_of, parse_cell_key
 
 
 class RejectedError(Exception):
@@ -51,26 +57,23 @@ def apply_event(org: Org, state: State | None, event: dict[str, Any], written_at
     Raises RejectedError for unknown_account, channel_not_mapped, unknown_org_unit and occurred_in_future; the state is
     then as it was.
     """
-    kind = event["event"]
-    if kind == "customer.registered":
+    apply = _TO_CELLS.get(event["event"])
+    if apply is None:
         _check_time(org, event, written_at)
-        return Applied("registered", None, _NO_CELLS, _registered(org, state, event))
-    if kind == "customer.erased":
-        _check_time(org, event, written_at)
-        return Applied("erased", None, _NO_CELLS, State(ERASED))
+        return _TO_CUSTOMERS[event["event"]](org, state, event)
     if state is None or state.registration != REGISTERED:
         if org.require_registration or (state is not None and state.registration == ERASED):
             return Applied("ignored", "not_registered", _NO_CELLS, state)
         state = state or State(UNREGISTERED)
     place = _checked_place(org, event)
     _check_time(org, event, written_at)
-    if not state.remember(event["event_id"]):
+    batch = event.get("batch_id")
+    if not (state.remember(event["event_id"]) if batch is None else state.remember_of(batch, event["event_id"])):
         return Applied("ignored", "duplicate", _NO_CELLS, state)
-    apply = _verify if kind == "consent.verified" else _change
     return apply(org, state, event, place)
 
 
-def _registered(org: Org, state: State | None, event: dict[str, Any]) -> State:
+def _registered(org: Org, state: State | None, event: dict[str, Any]) -> Applied:
     """Domain section 6; after an erasure nothing of the old state is left."""
     if state is None or state.registration == ERASED:
         state = State(REGISTERED)
@@ -85,7 +88,37 @@ def _registered(org: Org, state: State | None, event: dict[str, Any]) -> State:
     if event.get("language"):
         known["l"] = event["language"]
     state.update(**known)
-    return state
+    return Applied("registered", None, _NO_CELLS, state)
+
+
+def _erased(org: Org, state: State | None, event: dict[str, Any]) -> Applied:  # noqa: ARG001 - a handler's signature
+    return Applied("erased", None, _NO_CELLS, State(ERASED))
+
+
+def _reverted(org: Org, state: State | None, event: dict[str, Any]) -> Applied:  # noqa: ARG001 - see above
+    """Domain section 9. Settings do not matter: what a batch brought goes, wherever it is by now."""
+    if state is None or state.registration == ERASED:
+        return Applied("ignored", "batch_unknown", _NO_CELLS, state)
+    if not state.remember(event["event_id"]):
+        return Applied("ignored", "duplicate", _NO_CELLS, state)
+    changed = revert(state, event["batch_id"])
+    if changed is None:
+        return Applied("ignored", "batch_unknown", _NO_CELLS, state)
+    return Applied("applied", None, [_reverted_cell(*one) for one in changed], state)
+
+
+def _reverted_cell(key: bytes, before: Entry | None, after: Entry | None) -> dict[str, Any]:
+    source, account_id, channel, priority, unit = parse_cell_key(key)
+    return {
+        "source": source,
+        "account_id": account_id,
+        "channel": channel,
+        "priority": priority,
+        "org_unit_id": unit,
+        "before": status(before),
+        "after": status(after),
+        "synced": before is not None and before[4] is not None,
+    }
 
 
 def _checked_place(org: Org, event: dict[str, Any]) -> Place:
@@ -115,11 +148,24 @@ def _check_time(org: Org, event: dict[str, Any], written_at: int) -> None:
 def _change(org: Org, state: State, event: dict[str, Any], place: Place) -> Applied:
     kind = OPTIN if event["type"] == "OPTIN" else OPTOUT
     entry: Entry = [event["occurred_at"], kind, event["event_id"], event.get("origin", "PRODUCER"), None]
+    if event.get("batch_id") is not None:
+        entry.append(event["batch_id"])
     cell = state.make_cell(place.key)
+    if len(cell) > OWN_CELL or len(entry) > OWN_ENTRY:
+        touch(state, place.key, cell, entry)
     newest = winner(cell)
-    if kind == OPTIN and place.opt_in_type == "DOUBLE" and (newest is None or newest[1] == OPTOUT):
-        return _ask_verification(state, cell, entry, newest)
+    if kind == OPTIN and place.opt_in_type == "DOUBLE":
+        if newest is None or newest[1] == OPTOUT:
+            return _ask_verification(state, cell, entry, newest)
+        if len(cell) > OWN_CELL and len(entry) == OWN_ENTRY and (batch := rests_on_batch(cell)) is not None:
+            # It was never verified: it may not outlive the verified or older opt-in that it repeats.
+            wait_aside(cell, _pending(entry))
+            entry.append(batch)
     return _enter(org, state, event, cell, entry)
+
+
+def _pending(entry: Entry) -> list[Any]:
+    return [entry[0], entry[2], entry[3], *entry[OWN_ENTRY:]]
 
 
 def _ask_verification(state: State, cell: Cell, entry: Entry, newest: Entry | None) -> Applied:
@@ -127,10 +173,10 @@ def _ask_verification(state: State, cell: Cell, entry: Entry, newest: Entry | No
     pending = cell[1]
     waiting = None if pending is None else [pending[0], OPTIN, pending[1]]
     if any(other is not None and not newer(entry, other) for other in (waiting, newest)):
+        if len(cell) > OWN_CELL and len(entry) == OWN_ENTRY:
+            wait_aside(cell, _pending(entry))
         return Applied("ignored", "superseded", _NO_CELLS, state)
-    if pending is not None:
-        forget_pending(cell)
-    cell[1] = [entry[0], entry[2], entry[3]]
+    await_verification(cell, _pending(entry))
     return Applied("pending", None, _NO_CELLS, state)
 
 
@@ -139,11 +185,13 @@ def _verify(org: Org, state: State, event: dict[str, Any], place: Place) -> Appl
     cell = state.cell(place.key)
     named = event["verifies"]
     if cell is None or cell[1] is None or cell[1][1] != named:
-        once = cell is not None and named in cell[2]
+        once = cell is not None and was_pending(cell, named)
         return Applied("ignored", "verification_superseded" if once else "verification_unknown", _NO_CELLS, state)
-    origin = cell[1][2]
+    pending = cell[1]
     forget_pending(cell)
-    return _enter(org, state, event, cell, [event["occurred_at"], OPTIN, event["event_id"], origin, None])
+    # What verifies a batch's opt-in is the batch's too: without it there would be nothing to verify.
+    entry = [event["occurred_at"], OPTIN, event["event_id"], pending[2], None, *pending[OWN_PENDING:]]
+    return _enter(org, state, event, cell, entry)
 
 
 def _enter(org: Org, state: State, event: dict[str, Any], cell: Cell, entry: Entry) -> Applied:
@@ -179,12 +227,14 @@ def _must_sync(org: Org, state: State, event: dict[str, Any], entry: Entry) -> b
 def _sync(org: Org, state: State, event: dict[str, Any], entry: Entry, changed: list[dict[str, Any]]) -> None:
     """The entry joins the cell of every other org unit by rule 2.4, with its own time, id and origin."""
     own = event["org_unit_id"]
-    synced = [*entry[:4], own]
+    synced = [*entry[:4], own, *entry[OWN_ENTRY:]]
     for unit in org.units:
         if unit == own:
             continue
         place = org.place(event["source"], event["account_id"], event["channel"], event["priority"], unit)
         cell = state.make_cell(place.key)
+        if len(cell) > OWN_CELL or len(synced) > OWN_ENTRY:
+            touch(state, place.key, cell, synced)
         newest = winner(cell)
         if add_entry(cell, synced, refresh=org.refresh):
             changed.append(_cell_change(event, unit, newest, synced))
@@ -202,3 +252,11 @@ def _cell_change(event: dict[str, Any], unit: int, before: Entry | None, after: 
         "after": status(after),
         "synced": unit != event["org_unit_id"],
     }
+
+
+_TO_CELLS = {"consent.changed": _change, "consent.verified": _verify}
+_TO_CUSTOMERS = {
+    "customer.registered": _registered,
+    "customer.erased": _erased,
+    "consent.batch_reverted": _reverted,
+}

@@ -53,7 +53,7 @@ def message_of(org: Org, event: dict[str, Any], applied: Applied) -> Message | N
 def _kind(org: Org, event: dict[str, Any], applied: Applied) -> MessageKind | None:
     if applied.outcome == "pending":
         return "verify"
-    if applied.outcome != "applied" or event["priority"] == "TRANS":
+    if applied.outcome != "applied" or event["event"] == "consent.batch_reverted" or event["priority"] == "TRANS":
         return None
     if all(cell["synced"] for cell in applied.cells):
         return None

@@ -5,7 +5,8 @@
     [[[1795254259000,0,"e-1","API",null]],null,[],null]      ... and the cell, see domain.cells; and so on
     ["e-1","e-2"]                                  the last event ids
 
-The form is canonical: the same state is always the same bytes.
+The form is canonical: the same state is always the same bytes. What batches brought also stands in the first line,
+as `"b":{"batch":["e-3"]}`: the last BATCHES batches, the last ids of each.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from streams.domain.cells import Cell, new_cell
 
 FORMAT_VERSION = 2
 REMEMBERED_IDS = 128  # domain section 2.5
+BATCHES = 8  # so many batches' ids are remembered, REMEMBERED_IDS of each, apart from the others
 
 UNREGISTERED, REGISTERED, ERASED = 0, 1, 2
 
@@ -62,7 +64,8 @@ class State:
     def about(self) -> dict[str, Any]:
         """What is known besides consent: `r` (registration) and, if known, `i` (identifiers), `k` and `l` (language).
 
-        `k` is how the identity table has the identifiers, where that is not just as they were given.
+        `k` is how the identity table has the identifiers, where that is not just as they were given. `b` are the last
+        ids of the last batches, by batch.
         """
         about: dict[str, Any] = orjson.loads(self._divide())
         return about
@@ -107,6 +110,20 @@ class State:
             found = self._open[key] = new_cell()
         return found
 
+    def drop(self, key: bytes) -> None:
+        """There is no cell with this key any more."""
+        self._open.pop(key, None)
+        at = self._cells.find(key)
+        if at >= 0:
+            end = self._cells.find(b"\n", at + len(key))
+            self._cells = self._cells[:at] + (self._cells[end:] if end >= 0 else b"")
+
+    def put_last(self, key: bytes) -> None:
+        """The cell with this key, which is there, stands behind all others, as if it were made now."""
+        cell = self.make_cell(key)
+        self.drop(key)
+        self._open[key] = cell
+
     def cells(self) -> dict[bytes, Cell]:
         """All cells by key."""
         self._divide()
@@ -128,6 +145,24 @@ class State:
         # Counting separators can only count too many.
         if len(ids) > REMEMBERED_IDS and ids.count(b'","') >= REMEMBERED_IDS:
             self._ids = orjson.dumps(orjson.loads(ids)[-REMEMBERED_IDS:])
+        return True
+
+    def remember_of(self, batch: str, event_id: str) -> bool:
+        """Keep the id of a batch's event, with the batch's own; False if it is there or among the last 128 others."""
+        batches = self.about.get("b", {})
+        ids = batches.pop(batch, [])
+        if event_id in ids or event_id in self.ids():
+            return False
+        batches[batch] = [*ids, event_id][-REMEMBERED_IDS:]
+        self.update(b=dict(list(batches.items())[-BATCHES:]))
+        return True
+
+    def forget_batch(self, batch: str) -> bool:
+        """Forget the ids of a batch; whether there were any."""
+        batches = self.about.get("b", {})
+        if batches.pop(batch, None) is None:
+            return False
+        self.update(b=batches or None)
         return True
 
     def ids(self) -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from schemas.base import format_instant
-from streams.domain.cells import dating, status
+from streams.domain.cells import OWN_ENTRY, dating, status
 from streams.domain.keys import customer_key
 from streams.domain.orgs import Org
 from streams.domain.state import ERASED, REGISTERED, State, decode_state, parse_cell_key
@@ -51,5 +51,6 @@ def _cell(key: bytes, cell: list[Any], org: Org) -> dict[str, Any]:
         "event_id": None if newest is None else newest[2],
         "origin": None if newest is None else newest[3],
         "synced_from": None if newest is None else newest[4],
+        "batch_id": newest[OWN_ENTRY] if newest is not None and len(newest) > OWN_ENTRY else None,
         "pending": None if pending is None else {"event_id": pending[1], "since": format_instant(pending[0])},
     }

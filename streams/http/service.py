@@ -33,6 +33,7 @@ from streams.http.limits import BodyLimit
 from streams.http.links import LinkPages
 from streams.http.logins import Logins
 from streams.http.owners import ANSWER_MARGIN_S, HOP, OwnerOf, Owners, as_json, problem
+from streams.http.preview import Preview
 from streams.http.subscriptions import Subscriptions
 from streams.http.tls import check_certificate
 
@@ -112,7 +113,9 @@ class Service:
 
         parts = (self._owners, self._intake, self._identifiers)
         webhooks = Webhooks(self._owners, self._intake, self._config.max_record_bytes)
-        for feature in (self._identifiers, Subscriptions(*parts), LegacySubscriptions(*parts), webhooks):
+        for feature in (
+            self._identifiers, Subscriptions(*parts), LegacySubscriptions(*parts), webhooks, Preview(self._owners),
+        ):  # fmt: skip
             app.include_router(feature.routes())
         return app
 

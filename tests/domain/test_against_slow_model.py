@@ -115,10 +115,16 @@ CHANGED = st.builds(
 VERIFIED = st.builds(
     _joined, HEADS, PLACES, st.fixed_dictionaries({"event": st.just("consent.verified"), "verifies": IDS})
 )
+IMPORTED = st.builds(
+    _joined, CHANGED, st.fixed_dictionaries({"batch_id": st.sampled_from(("b1", "b2"))})
+)
+UNDONE = st.builds(
+    _joined, HEADS, st.fixed_dictionaries({"event": st.just("consent.batch_reverted"), "batch_id": st.just("b1")})
+)
 OTHERS = st.builds(
     _joined, HEADS, st.sampled_from(("customer.registered",) * 3 + ("customer.erased",)).map(lambda e: {"event": e})
 )
-STEPS = st.lists(st.one_of(CHANGED, CHANGED, CHANGED, VERIFIED, OTHERS, orgs()), max_size=25)
+STEPS = st.lists(st.one_of(CHANGED, CHANGED, IMPORTED, IMPORTED, VERIFIED, UNDONE, OTHERS, orgs()), max_size=25)
 ASKED = [
     {"request_id": "r", "org_id": 100, "customer_id": "c", "channel": "MOBILE", "priority": priority}
     | {"org_unit_id": unit} | profile

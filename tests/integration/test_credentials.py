@@ -96,6 +96,7 @@ def test_a_user_sees_their_own_org_and_no_other(guarded: Worker, shop: Shop) -> 
                 answers = [
                     client.get(f"/v1/customers/{other}/c"),
                     client.get(f"/v1/orgs/{other}/settings"),
+                    client.post(f"/v1/orgs/{other}/preview", content=b"[]"),
                     client.post("/v1/eligibility", content=dump(mine.request(org_id=other))),
                 ]
                 for answer in answers:

@@ -79,6 +79,8 @@ class _Maker:
     def something(self, edges: bool) -> None:
         kinds: list[tuple[Callable[[], None], int]] = [
             (self.changed, 46),
+            (self.imported, 7),
+            (self.undone, 2),
             (self.verified, 12),
             (self.opt_in_everywhere, 2),
             (self.duplicate, 5),
@@ -335,7 +337,7 @@ class _Maker:
 
     # -- consent --
 
-    def changed(self, org_id: int | None = None, customer: str | None = None) -> None:
+    def changed(self, org_id: int | None = None, customer: str | None = None, batch: str | None = None) -> None:
         org_id = self.org_id() if org_id is None else org_id
         event = self.event("consent.changed", org_id, customer or self.customer(org_id))
         event |= self.place_of(org_id, event["customer_id"])
@@ -344,11 +346,24 @@ class _Maker:
             event["origin"] = self.rng.choice(("API", "SMS", "EMAIL_LINK", "IMPORT", "CONSOLE"))
         if self.count % 3 == 0:
             event["language"] = ("de", "pt-br", "PT", "hi-Deva-IN")[self.count // 3 % 4]
+        if batch is not None:
+            event |= {"origin": "IMPORT", "batch_id": batch}
         if self.rng.random() < 0.1:
             event |= {"campaign_id": "k-1", "proof": {"ip": "192.0.2.1", "page": ["/a", {"b": 1}]}, "not_known": [1]}
         if event["type"] == "OPTIN":
             self.opt_ins.append(event)
         self.change(event)
+
+    def imported(self) -> None:
+        """One row of one of a few batches, of which each org has several under way."""
+        self.changed(batch=f"batch-{self.rng.randrange(3)}")
+
+    def undone(self) -> None:
+        org_id = self.org_id()
+        customers = self.names[org_id] if self.rng.random() < 0.3 else [self.customer(org_id)]
+        batch = f"batch-{self.rng.randrange(4)}"  # one of them never was
+        for customer in customers:
+            self.change(self.event("consent.batch_reverted", org_id, customer) | {"batch_id": batch})
 
     def opt_in_everywhere(self) -> None:
         """The only way to a `strict_opt_in`: every profile of a channel says yes, verified where it must be."""

@@ -2,7 +2,8 @@
 
 Nothing is kept that can be computed: a cell is the complete list of its entries, and status, `since` and the run of
 opt-ins are found anew from that list each time. Only where the specification bounds memory in a visible way (the last
-128 event ids) is the bound applied. See the numbered rules of `domain.md`, section 2, beside the code.
+128 event ids, and 128 of each of the last 8 batches) is the bound applied. See the numbered rules of `domain.md`,
+section 2, beside the code.
 """
 
 from __future__ import annotations
@@ -26,12 +27,14 @@ from .wire import (
     time_text,
 )  # fmt: skip
 
-Entry = dict[str, Any]  # type, occurred_at (ms), event_id, org_unit_id (where it was made), origin
-Cell = dict[str, Any]  # entries, pending, formerly_pending
+Entry = dict[str, Any]  # type, occurred_at (ms), event_id, org_unit_id (where it was made), origin, batch_id
+Ask = dict[str, Any]  # a double opt-in: an entry with `ended`, the batches that ended it, None for anything else
+Cell = dict[str, Any]  # entries, asks
 Place = tuple[str, str, str, str, int]  # source, account_id, channel, priority, org_unit_id
-Customer = dict[str, Any]  # registered, erased, identifiers, language, seen, cells
+Customer = dict[str, Any]  # registered, erased, identifiers, language, seen, batches (ids seen), cells
 
 REMEMBERED_IDS = 128
+REMEMBERED_BATCHES = 8
 CELL_FIELDS = ("source", "account_id", "channel", "priority", "org_unit_id")
 ALLOWING_WHEN_NOT_SET = ("SINGLE",)
 
@@ -40,7 +43,7 @@ ALLOWING_WHEN_NOT_SET = ("SINGLE",)
 
 
 def new_cell() -> Cell:
-    return {"entries": [], "pending": None, "formerly_pending": []}
+    return {"entries": [], "asks": []}
 
 
 def rank(entry: Any) -> tuple[int, bool, str]:
@@ -72,29 +75,82 @@ def join(cell: Cell, entry: Entry) -> bool:
     """Let an entry compete in a cell; True where it became the winner. The loser stays in the history too."""
     before = newest(cell)
     keep(cell, entry)
-    pending = cell["pending"]
-    if pending and entry["type"] == "OPTOUT" and rank(entry) > rank(pending):
-        end_pending(cell)
+    if entry["type"] == "OPTOUT":
+        end([ask for ask in cell["asks"] if rank(entry) > rank(ask)], entry["batch_id"])
     return before is None or rank(entry) > rank(before)
 
 
 def keep(cell: Cell, entry: Entry) -> None:
     """A cell's history is a set: what comes a second time (its id long forgotten) adds nothing."""
-    if rank(entry) not in [rank(old) for old in cell["entries"]]:
+    if (rank(entry), batch_of(entry)) not in [(rank(old), batch_of(old)) for old in cell["entries"]]:
         cell["entries"].append(entry)
 
 
-def end_pending(cell: Cell) -> None:
+# --- double opt-ins and batches: an ask waits until something ended it, and again when that is taken back ------------
+
+
+def batch_of(entry: Entry) -> str | None:
+    return entry.get("batch_id")
+
+
+def pending(cell: Cell) -> Ask | None:
+    return max((ask for ask in cell["asks"] if not ask["ended"]), key=rank, default=None)
+
+
+def end(asks: list[Ask], by: str | None) -> None:
     """Verified, cancelled or replaced: verifying this id again is `verification_superseded`."""
-    cell["formerly_pending"].append(cell["pending"]["event_id"])
-    cell["pending"] = None
+    for ask in asks:
+        ask["ended"].append(by)
+
+
+def ask_in_vain(cell: Cell, ask: Ask) -> None:
+    """An ask that is ignored because of batches alone waits once they are gone."""
+    rivals = [entry for entry in cell["entries"] if entry["type"] == "OPTOUT" or entry is newest(cell)]
+    rivals = [rival for rival in rivals if rank(rival) >= rank(ask) or rival["type"] == "OPTIN"]
+    rivals += [other for other in cell["asks"] if not other["ended"] and rank(other) >= rank(ask)]
+    own = [entry for entry in cell["entries"] if batch_of(entry) is None]
+    own_asks = [other for other in cell["asks"] if batch_of(other) is None and None not in other["ended"]]
+    last = max(own, key=rank, default=None)
+    if last and (last["type"] == "OPTIN" or rank(last) >= rank(ask)):
+        return
+    if any(rank(other) >= rank(ask) for other in own_asks):
+        return
+    end([other for other in own_asks if other["ended"]], None)
+    cell["asks"].append(ask | {"ended": [batch_of(rival) for rival in rivals]})
+
+
+def take_out(cell: Cell, batch: str) -> bool:
+    """Take a batch's part out of a cell; whether there was any."""
+    left = [entry for entry in cell["entries"] if batch_of(entry) != batch]
+    asks = [ask for ask in cell["asks"] if batch_of(ask) != batch]
+    found = (left, asks) != (cell["entries"], cell["asks"])
+    cell["entries"], cell["asks"] = left, asks
+    for ask in asks:
+        ask["ended"] = [by for by in ask["ended"] if by != batch]
+    waiting = sorted((ask for ask in asks if not ask["ended"]), key=rank)
+    end(waiting[:-1], None)
+    return found
 
 
 # --- customers --------------------------------------------------------------------------------------
 
 
 def new_customer() -> Customer:
-    return {"registered": False, "erased": False, "identifiers": {}, "language": None, "seen": [], "cells": {}}
+    flags = {"registered": False, "erased": False, "identifiers": {}, "language": None}
+    return flags | {"seen": [], "batches": {}, "cells": {}}
+
+
+def see(customer: Customer, event: Doc) -> bool:
+    """Rule 5; False for an id seen before. A batch's ids are remembered apart."""
+    event_id, batch = event["event_id"], event.get("batch_id") if event["event"] == "consent.changed" else None
+    ids = customer["seen"] if batch is None else customer["batches"].get(batch, [])
+    known = event_id in [*ids[-REMEMBERED_IDS:], *customer["seen"][-REMEMBERED_IDS:]]
+    if batch is None and not known:
+        ids.append(event_id)
+    elif not known:
+        others = [item for item in customer["batches"].items() if item[0] != batch]
+        customer["batches"] = dict([*others, (batch, [*ids, event_id])][-REMEMBERED_BATCHES:])
+    return not known
 
 
 def place_of(event: Doc) -> Place:
@@ -175,6 +231,8 @@ class SlowModel:
             return self._registered(event, timestamp_ms)
         if event["event"] == "customer.erased":
             return self._erased(event, timestamp_ms)
+        if event["event"] == "consent.batch_reverted":
+            return self._reverted(event, timestamp_ms)
         return self._consent(event, timestamp_ms)
 
     def _settings_changed(self, event: Doc, key: bytes) -> Doc:
@@ -207,6 +265,27 @@ class SlowModel:
         self._put(event, new_customer())["erased"] = True  # nothing is left but the marker
         return self._audit(event, "erased")
 
+    def _reverted(self, event: Doc, timestamp_ms: int) -> Doc:
+        """Section 9: a batch is taken out, wherever it is by now."""
+        self._refuse_future(event, timestamp_ms)
+        customer = self._customer(event)
+        if customer is None or customer["erased"]:
+            return self._audit(event, "ignored", "batch_unknown")
+        if not see(customer, event):
+            return self._audit(event, "ignored", "duplicate")
+        found = customer["batches"].pop(event["batch_id"], None) is not None
+        cells = []
+        for place, cell in sorted(customer["cells"].items(), key=lambda item: _cell_name(item[0])):
+            before, winner = status(cell), newest(cell)
+            found |= take_out(cell, event["batch_id"])
+            if status(cell) != before:
+                assert winner is not None
+                synced = winner["org_unit_id"] != place[4]
+                cells.append(_changed_cell(place, before, status(cell), synced))
+        if not found:
+            return self._audit(event, "ignored", "batch_unknown")
+        return self._audit(event, "applied", None, cells)
+
     def _consent(self, event: Doc, timestamp_ms: int) -> Doc:
         doc = self.settings[event["org_id"]]
         customer = self._customer(event)
@@ -216,14 +295,13 @@ class SlowModel:
         self._refuse_future(event, timestamp_ms)  # rule 6
         if customer is None:
             customer = self._put(event, new_customer())
-        if event["event_id"] in customer["seen"][-REMEMBERED_IDS:]:  # rule 5
+        if not see(customer, event):  # rule 5
             return self._audit(event, "ignored", "duplicate")
-        customer["seen"].append(event["event_id"])
         if event["event"] == "consent.changed":
             audit, origin = self._changed(doc, customer, event), event.get("origin", "PRODUCER")
         else:
-            pending = cell_at(customer, place_of(event))["pending"]
-            audit, origin = self._verified(doc, customer, event), (pending or {"origin": "none"})["origin"]
+            waiting = pending(cell_at(customer, place_of(event)))
+            audit, origin = self._verified(doc, customer, event), (waiting or {"origin": "none"})["origin"]
         self.message = messages.message(doc, event, audit, origin, customer["language"])
         return audit
 
@@ -243,32 +321,41 @@ class SlowModel:
             raise Bad("occurred_in_future")
 
     def _changed(self, doc: Doc, customer: Customer, event: Doc) -> Doc:
-        entry = self._entry(event, event["type"])
+        entry = self._entry(event, event["type"], event.get("batch_id"))
         place = place_of(event)
-        new_opt_in = event["type"] == "OPTIN" and status(cell_at(customer, place)) != "OPTIN"
-        if new_opt_in and org.opt_in_type(doc, *place) == "DOUBLE":
-            return self._await_verification(customer, event, entry)
+        if event["type"] == "OPTIN" and org.opt_in_type(doc, *place) == "DOUBLE":
+            cell = cell_at(customer, place)
+            if status(cell) != "OPTIN":
+                return self._await_verification(customer, event, entry)
+            opted_in = newest(cell)
+            own = max((old for old in cell["entries"] if batch_of(old) is None), key=rank, default=None)
+            assert opted_in is not None
+            if batch_of(entry) is None and (own is None or own["type"] == "OPTOUT"):
+                # Only a batch makes it a repetition, and it was not verified itself: it belongs to that batch.
+                ask_in_vain(cell, dict(entry))
+                entry["batch_id"] = batch_of(opted_in)
         return self._enter(doc, customer, event, entry)
 
     def _await_verification(self, customer: Customer, event: Doc, entry: Entry) -> Doc:
         """A pending entry is no entry: it is kept beside the history and syncs nothing yet."""
         cell = self._own_cell(customer, place_of(event))
-        rivals = [old for old in cell["entries"] if old["type"] == "OPTOUT"]
-        if cell["pending"]:
-            rivals.append(cell["pending"])
+        waiting = pending(cell)
+        rivals = [old for old in cell["entries"] if old["type"] == "OPTOUT"] + ([waiting] if waiting else [])
         if any(rank(entry) <= rank(rival) for rival in rivals):
+            if batch_of(entry) is None:
+                ask_in_vain(cell, entry)
             return self._audit(event, "ignored", "superseded")
-        if cell["pending"]:
-            end_pending(cell)
-        cell["pending"] = entry
+        end(cell["asks"] if batch_of(entry) is None else [waiting] if waiting else [], batch_of(entry))
+        cell["asks"].append(entry | {"ended": []})
         return self._audit(event, "pending")
 
     def _verified(self, doc: Doc, customer: Customer, event: Doc) -> Doc:
         cell = self._own_cell(customer, place_of(event))
-        if cell["pending"] and cell["pending"]["event_id"] == event["verifies"]:
-            end_pending(cell)
-            return self._enter(doc, customer, event, self._entry(event, "OPTIN"))
-        known = event["verifies"] in cell["formerly_pending"]
+        waiting = pending(cell)
+        if waiting and waiting["event_id"] == event["verifies"]:
+            end([waiting], None)
+            return self._enter(doc, customer, event, self._entry(event, "OPTIN", batch_of(waiting)))
+        known = event["verifies"] in [ask["event_id"] for ask in cell["asks"]]
         return self._audit(event, "ignored", "verification_superseded" if known else "verification_unknown")
 
     def _enter(self, doc: Doc, customer: Customer, event: Doc, entry: Entry) -> Doc:
@@ -301,7 +388,7 @@ class SlowModel:
             on = mode == "any" or (mode == "first" and not has_entry_on_any_unit(customer, place))
         return [unit for unit in org.unit_ids(doc) if unit != place[4]] if on else []
 
-    def _entry(self, event: Doc, kind: str) -> Entry:
+    def _entry(self, event: Doc, kind: str, batch: str | None) -> Entry:
         occurred_at = parse_time(event["occurred_at"])
         return {
             "type": kind,
@@ -309,6 +396,7 @@ class SlowModel:
             "event_id": event["event_id"],
             "org_unit_id": event["org_unit_id"],
             "origin": event.get("origin", "PRODUCER"),
+            "batch_id": batch,
         }
 
     def _customer(self, event: Doc) -> Customer | None:
@@ -401,12 +489,18 @@ def replay(records: Iterable[Sequence[Any]], upto: int, partition: int = 0, part
 def _plain_cell(cell: Cell, refresh: bool) -> Doc:
     dating = dating_entry(cell, refresh)
     entries = sorted(cell["entries"], key=rank)
+    waiting = pending(cell)
     return {
         "status": status(cell),
         "since": time_text(dating["occurred_at"]) if dating else None,
-        "pending": cell["pending"]["event_id"] if cell["pending"] else None,
+        "pending": waiting["event_id"] if waiting else None,
         "entries": [(e["type"], e["occurred_at"], e["event_id"], e["org_unit_id"]) for e in entries],
     }
+
+
+def _cell_name(place: Place) -> str:
+    source, account_id, channel, priority, unit = place
+    return "|".join((channel, priority, str(unit), source, account_id))
 
 
 def _changed_cell(place: Place, before: str, after: str, synced: bool) -> Doc:
@@ -456,7 +550,7 @@ def _weigh(doc: Doc, customer: Customer, request: Doc, source: str, account_id: 
         "since": time_text(dating["occurred_at"]) if dating else None,
         "event_id": dating["event_id"] if dating else None,
         "org_unit_id": dating["org_unit_id"] if dating else None,
-        "pending": any(cell["pending"] for cell in cells),
+        "pending": any(pending(cell) is not None for cell in cells),
         "_since_ms": dating["occurred_at"] if dating else None,
     }
 

@@ -16,7 +16,10 @@ CHANNELS = ("MOBILE", "EMAIL", "WECHAT", "WHATSAPP", "IOS", "ANDROID", "LINE")
 PRIORITIES = ("BULK", "TRANS")
 ENTRY_TYPES = ("OPTIN", "OPTOUT")
 ORIGINS = ("API", "SMS", "MISSED_CALL", "EMAIL_LINK", "CONSOLE", "IMPORT", "PRODUCER")
-EVENTS = ("consent.changed", "consent.verified", "customer.registered", "customer.erased", "settings.changed")
+EVENTS = (
+    "consent.changed", "consent.verified", "consent.batch_reverted", "customer.registered", "customer.erased",
+    "settings.changed",
+)  # fmt: skip
 
 Test = Callable[[Any], bool]
 
@@ -196,6 +199,7 @@ _CELL: dict[str, Test] = {
 _REQUIRED: dict[str, dict[str, Test]] = {
     "consent.changed": _CUSTOMER | _CELL | {"type": one_of(ENTRY_TYPES)},
     "consent.verified": _CUSTOMER | _CELL | {"verifies": is_id},
+    "consent.batch_reverted": _CUSTOMER | {"batch_id": is_id},
     "customer.registered": _CUSTOMER,
     "customer.erased": _CUSTOMER,
     "settings.changed": _COMMON | {"settings": is_object},
@@ -207,10 +211,11 @@ _OPTIONAL: dict[str, dict[str, Test]] = {
         "reason": is_text,
         "campaign_id": is_text,
         "communication_id": is_text,
-        "batch_id": is_text,
+        "batch_id": is_id,
         "proof": is_object,
     },
     "consent.verified": {},
+    "consent.batch_reverted": {},
     "customer.registered": {"identifiers": is_identifiers, "language": is_text},
     "customer.erased": {},
     "settings.changed": {},

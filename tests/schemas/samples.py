@@ -20,6 +20,10 @@ VERIFIED: Doc = {
     "account_id": "01", "channel": "EMAIL", "priority": "BULK", "org_unit_id": -1, "verifies": "e-1",
     "occurred_at": "2026-11-21T10:05:00.000Z",
 }  # fmt: skip
+BATCH_REVERTED: Doc = {
+    "event": "consent.batch_reverted", "event_id": "e-6", "org_id": 100, "customer_id": "565039505",
+    "batch_id": "b-1", "occurred_at": "2026-11-21T12:00:00.000Z",
+}  # fmt: skip
 REGISTERED: Doc = {
     "event": "customer.registered", "event_id": "e-3", "org_id": 100, "customer_id": "565039505",
     "occurred_at": "2026-11-21T09:00:00.000Z", "language": "hi",
@@ -108,6 +112,7 @@ BY_SCHEMA: list[tuple[str, Doc]] = [
     ("consent.changed", CHANGED),
     ("consent.changed", CHANGED_IN_FULL),
     ("consent.verified", VERIFIED),
+    ("consent.batch_reverted", BATCH_REVERTED),
     ("customer.registered", REGISTERED),
     ("customer.erased", ERASED),
     ("settings.changed", SETTINGS_CHANGED),

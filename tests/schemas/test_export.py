@@ -32,10 +32,10 @@ def test_exporting_writes_every_file_and_removes_what_is_no_record_any_more(tmp_
 
 def test_there_is_a_file_for_every_record_of_the_contract() -> None:
     assert set(SCHEMAS) == {
-        "consent.changes", "consent.changed", "consent.verified", "customer.registered", "customer.erased",
-        "settings.changed", "settings", "eligibility.request", "eligibility.decision", "consent.audit",
-        "consent.audit.change", "consent.audit.decision", "consent.audit.inbound", "consent.inbound", "sms.received",
-        "call.missed", "consent.notification",
+        "consent.changes", "consent.changed", "consent.verified", "consent.batch_reverted", "customer.registered",
+        "customer.erased", "settings.changed", "settings", "eligibility.request", "eligibility.decision",
+        "consent.audit", "consent.audit.change", "consent.audit.decision", "consent.audit.inbound", "consent.inbound",
+        "sms.received", "call.missed", "consent.notification",
     }  # fmt: skip
 
 
@@ -143,9 +143,10 @@ def test_the_union_of_all_changes_is_told_apart_by_the_field_event() -> None:
     union = SCHEMAS["consent.changes"]
     kinds = {part["properties"]["event"]["const"] for part in _parts(union) if "event" in part["properties"]}
     assert union["discriminator"]["propertyName"] == "event"
-    assert len(union["oneOf"]) == 5
+    assert len(union["oneOf"]) == 6
     assert kinds == {
-        "consent.changed", "consent.verified", "customer.registered", "customer.erased", "settings.changed",
+        "consent.changed", "consent.verified", "consent.batch_reverted", "customer.registered", "customer.erased",
+        "settings.changed",
     }  # fmt: skip
 
 

@@ -1,0 +1,82 @@
+"""Undoing an import: who had something of the batch is found in the log, and told so by an event each."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import time
+
+import orjson
+
+from schemas.base import format_instant
+from streams import topics
+from streams.client import Producer, Reader, Record, Sent
+from streams.config import Config
+from streams.domain.keys import customer_key
+
+WINDOW = 2_000
+
+
+class Undoing:
+    """One undo: `read` records so far, the `customers` found, events `published`."""
+
+    def __init__(self, config: Config, org_id: int, batch_id: str) -> None:
+        self.read = 0
+        self.published = 0
+        #: Customer to the position of the batch's last event.
+        self.customers: dict[str, tuple[int, int]] = {}
+        self._config = config
+        self._org_id = org_id
+        self._batch_id = batch_id
+        self._topic = config.topic(topics.CHANGES.name)
+
+    async def find(self) -> None:
+        """Read `consent.changes` for customers with rows of the batch that no undo stands behind."""
+        async with Reader(self._config, self._topic) as reader:
+            async for bundle in reader.bundles(follow=False):
+                for record in bundle:
+                    self._look_at(record)
+                self.read += len(bundle)
+
+    def _look_at(self, record: Record) -> None:
+        if record.value is None or b'"batch_id"' not in record.value:
+            return
+        try:
+            event = orjson.loads(record.value)
+        except orjson.JSONDecodeError:
+            return
+        if not isinstance(event, dict) or event.get("org_id") != self._org_id:
+            return
+        customer = event.get("customer_id")
+        if event.get("batch_id") != self._batch_id or not isinstance(customer, str):
+            return
+        if event.get("event") == "consent.changed":
+            self.customers[customer] = (record.partition, record.offset)
+        elif event.get("event") == "consent.batch_reverted":
+            self.customers.pop(customer, None)
+
+    async def publish(self) -> None:
+        """One `consent.batch_reverted` for each customer. Raises KafkaFault."""
+        now = format_instant(time.time_ns() // 1_000_000)
+        async with Producer(self._config) as producer:
+            sent: list[asyncio.Future[Sent]] = []
+            for customer, position in self.customers.items():
+                event = {
+                    "event": "consent.batch_reverted", "event_id": self._id(customer, position),
+                    "org_id": self._org_id, "customer_id": customer, "batch_id": self._batch_id, "occurred_at": now,
+                }  # fmt: skip
+                key = customer_key(self._org_id, customer)
+                sent.append(await producer.send(self._topic, key, orjson.dumps(event)))
+                if len(sent) >= WINDOW:
+                    await self._acknowledged(sent)
+            await self._acknowledged(sent)
+
+    async def _acknowledged(self, sent: list[asyncio.Future[Sent]]) -> None:
+        await asyncio.gather(*sent)
+        self.published += len(sent)
+        sent.clear()
+
+    def _id(self, customer: str, position: tuple[int, int]) -> str:
+        """The same for the same rows, whoever runs the undo again; another for rows imported after an undo."""
+        said = orjson.dumps([self._org_id, self._batch_id, customer, *position])
+        return f"undo-{hashlib.sha256(said).hexdigest()[:32]}"
