@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -24,6 +25,8 @@ from schemas.events import (
 from schemas.inbound import CallMissed, Inbound, SmsReceived
 from schemas.notifications import Notification
 from schemas.settings import OrgSettings
+
+Schema = dict[str, Any]
 
 #: Where the published files stand, beside the models.
 FOLDER = Path(__file__).parent / "json"
@@ -67,6 +70,25 @@ def _document(name: str, title: str, record: Any) -> str:
         "title": title,
     }
     return json.dumps(head | {key: part for key, part in schema.items() if key not in head}, indent=2) + "\n"
+
+
+class _Untitled(GenerateJsonSchema):
+    """Fields go by their names."""
+
+    def field_title_should_be_set(self, schema: Any) -> bool:  # noqa: ARG002 - pydantic's signature
+        """No field needs a title made of its name."""
+        return False
+
+
+def components(records: Mapping[str, Any]) -> tuple[dict[str, Schema], dict[str, Schema]]:
+    """The schema of each record by its name, and the definitions that they refer to, at `#/components/schemas`."""
+    named = [(name, "validation", TypeAdapter(record)) for name, record in records.items()]
+    found, definitions = TypeAdapter.json_schemas(
+        named,  # type: ignore[arg-type]
+        ref_template="#/components/schemas/{model}",
+        schema_generator=_Untitled,
+    )
+    return {name: schema for (name, _), schema in found.items()}, definitions.get("$defs", {})
 
 
 def export(folder: Path) -> None:

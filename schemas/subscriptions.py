@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 
 from schemas.base import ChangeType, Channel, Id, Int64, Language, Priority, Source, Status, Text
 from schemas.eligibility import Position
@@ -24,6 +24,9 @@ def _number_of_text(value: object) -> object:
     return int(value) if isinstance(value, str) and re.fullmatch(r"-?[0-9]{1,19}", value) else value
 
 
+_UNIT_SCHEMA = {"anyOf": [{"type": "integer", "format": "int64"}, {"type": "string", "pattern": "^-?[0-9]{1,19}$"}]}
+
+
 def _upper(value: object) -> object:
     return value.upper() if isinstance(value, str) else value
 
@@ -35,7 +38,9 @@ class SubscriptionEntry(_Body):
     account_id: Id = Field(alias="accountId")
     priority: Priority
     type: ChangeType
-    org_unit_id: Annotated[Int64, BeforeValidator(_number_of_text)] = Field(alias="orgUnitId", description="-1: all")
+    org_unit_id: Annotated[Int64, BeforeValidator(_number_of_text), WithJsonSchema(_UNIT_SCHEMA)] = Field(
+        alias="orgUnitId", description="-1: all"
+    )
     source_name: Source | None = Field(None, alias="sourceName")
 
 
@@ -81,11 +86,20 @@ class ApiProblem(_Body):
 
 
 class SubscriptionAnswer(SubscriptionHead):
-    """The request given back, with the entries that were accepted."""
+    """The request given back, with the entries that were accepted, and where they are."""
 
     subscriptions: list[Accepted]
     warnings: list[ApiProblem]
     errors: list[ApiProblem]
+    positions: list[Position]
+
+
+class SubscriptionRefusal(_Body):
+    """Nothing was accepted; `errors` say why."""
+
+    subscriptions: Annotated[list[Accepted], Field(max_length=0)]
+    warnings: list[ApiProblem]
+    errors: Annotated[list[ApiProblem], Field(min_length=1)]
 
 
 class SubscriptionStatus(_Body):
@@ -146,3 +160,28 @@ class LegacyStatus(LegacyItemStatus):
 
     total: int
     success_count: int
+
+
+class LegacyTold(_Body):
+    """An item given back as it came, with what became of it."""
+
+    item_status: LegacyItemStatus
+
+
+class LegacyToldList(_Body):
+    """The items of the request, in their order."""
+
+    subscription: list[LegacyTold]
+
+
+class LegacyResponse(_Body):
+    """What became of all items, and of each."""
+
+    status: LegacyStatus
+    subscriptions: LegacyToldList
+
+
+class LegacyAnswer(_Body):
+    """The answer to a v1.1 request."""
+
+    response: LegacyResponse

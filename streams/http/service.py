@@ -25,6 +25,7 @@ from streams.engine.records import Record
 from streams.http.access import Access, asking, forbidden, may_act_for
 from streams.http.answers import Answers
 from streams.http.customers import customer_document
+from streams.http.documents import openapi
 from streams.http.identifiers import Identifiers
 from streams.http.inbound import Webhooks
 from streams.http.intake import Intake
@@ -75,6 +76,7 @@ class Service:
 
     def _routes(self, unready: Callable[[], str | None]) -> FastAPI:
         app = FastAPI(title="consent-streams", version=__version__, docs_url=None, redoc_url=None)
+        app.openapi = openapi  # type: ignore[method-assign]
         app.add_middleware(BodyLimit, max_bytes=self._config.max_body_bytes)
         app.add_middleware(Access, config=self._config, logins=self._logins)
 
