@@ -121,6 +121,8 @@ async def _check(config: Config) -> None:
     if problems:
         raise WorkerError("; ".join(problems))
     ids = await admin.topic_ids(config)
+    if not config.link_secret and not config.listens_on_loopback:
+        log.warning("CONSENT_LINK_SECRET is not set: links that this worker signs are good at this worker only")
     identity = {
         "cluster_id": await admin.cluster_id(config),
         "partition_count": config.partitions,

@@ -29,7 +29,7 @@ each_operation = pytest.mark.parametrize("place", OPERATIONS, ids=" ".join)
 @pytest.fixture
 def routes(tmp_path: Path) -> list[APIRoute]:
     """What the worker's app offers; nothing of it is asked."""
-    engine: Any = SimpleNamespace(intake_writer=SimpleNamespace(append_each=None))
+    engine: Any = SimpleNamespace(intake_writer=SimpleNamespace(append_each=print))
     nothing: Any = None
     service = Service(Config(datadir=tmp_path), engine, nothing, nothing)
     app = service._routes(lambda: None)
