@@ -15,17 +15,21 @@ from streams import metrics, topics
 from streams.config import Config
 from streams.domain.identities import decode_holders
 from streams.domain.state import decode_state
+from streams.engine.fencing import Fences
 from streams.engine.lane import Lane
 from streams.engine.outputs import Writer
 from streams.engine.partition import Partition
 from streams.engine.records import Batch
 from streams.engine.table import BytesStore
 from streams.engine.tail import LogReader
+from streams.topics import TopicSpec
 
 log = logging.getLogger(__name__)
 
 #: Pause between two questions to a broker that is away.
 RETRY_S = 0.2
+#: The broker forgets an id that was not used for a week.
+RENEW_S = 86_400.0
 #: Pause between two looks at how far other partitions are.
 POLL_S = 0.02
 #: A partition with work waiting and no checkpoint for so long makes the worker unready.
@@ -77,6 +81,8 @@ class Engine:
         self.requests_writer = Writer(config)
         self.intake_writer = Writer(config)
         self.reader = LogReader(config)
+        self._fences = Fences(config)
+        self._renewing: asyncio.Task[None] | None = None
         self.opener: Opener
         self.tables = Tables({}, {})
         self._lanes: dict[str, Lane] = {}
@@ -96,26 +102,37 @@ class Engine:
 
     async def start(self) -> None:
         await asyncio.gather(*(client.start() for client in self._clients()))
+        self._renewing = asyncio.create_task(self._renew(), name="renew")
 
     async def stop(self) -> None:
         await self.close()
+        if self._renewing is not None:
+            self._renewing.cancel()
         await asyncio.gather(*(client.stop() for client in self._clients()))
 
-    def _clients(self) -> tuple[Writer | LogReader, ...]:
-        return self.changes_writer, self.requests_writer, self.intake_writer, self.reader
+    def _clients(self) -> tuple[Writer | LogReader | Fences, ...]:
+        return self.changes_writer, self.requests_writer, self.intake_writer, self.reader, self._fences
+
+    async def _renew(self) -> None:
+        while True:
+            await asyncio.sleep(RENEW_S)
+            try:
+                await self._fences.renew()
+            except Exception as exc:
+                self.fail(exc)
 
     def fail(self, error: BaseException) -> None:
         """The worker cannot go on: nothing behind this point may be acked."""
         if not self.failed.done():
             self.failed.set_result(error)
 
-    def restore(self, tp: TP, records: list[Any]) -> None:
-        """Write fetched changelog records to their table's store."""
+    def restore(self, tp: TP, records: list[Any], after: int) -> None:
+        """Write fetched changelog records to their table's store; `after` is the position behind them and markers."""
         store = self._store(_TABLE_OF[tp.topic.removeprefix(self.config.topic_prefix)])
         known = store.offset(tp.partition)
         fresh = [(r.key, r.value) for r in records if r.offset > known]
-        if fresh:
-            store.write(tp.partition, fresh, records[-1].offset)
+        if after - 1 > known:
+            store.write(tp.partition, fresh, after - 1)
             metrics.RESTORED.labels(tp.partition).inc(len(fresh))
 
     async def open(self, committed: dict[TP, int]) -> dict[TP, int]:
@@ -126,6 +143,7 @@ class Engine:
             for spec in topics.SOURCES
         }
         numbers = sorted(by_topic[topics.CHANGES.name])
+        await asyncio.gather(*(self._take(number) for number in numbers))
         tables = Tables(await self._open_all(_CUSTOMERS, numbers), await self._open_all(_IDENTITIES, numbers))
         _check_whole(tables)
         self._lanes, starts = await self.opener.lanes(tables, by_topic)
@@ -138,6 +156,20 @@ class Engine:
         found = {TP(self.config.topic(name), number): at for name, own in starts.items() for number, at in own.items()}
         return {tp: at for tp, at in found.items() if tp in committed}
 
+    async def _take(self, number: int) -> None:
+        """Own what is written for this partition: by each writer under an id of its own, since each counts its own."""
+        own: tuple[tuple[str, Writer, tuple[TopicSpec, ...]], ...] = (
+            ("changes", self.changes_writer, (topics.AUDIT, topics.DEADLETTER, topics.NOTIFICATIONS, topics.CHANGELOG)),
+            ("requests", self.requests_writer, (topics.AUDIT, topics.DEADLETTER, topics.DECISIONS)),
+            ("intake", self.intake_writer, (topics.AUDIT, topics.DEADLETTER, topics.IDENTITIES_CHANGELOG)),
+        )
+
+        async def take(name: str, writer: Writer, specs: tuple[TopicSpec, ...]) -> None:
+            places = [(self.config.topic(spec.name), number) for spec in specs]
+            writer.own(places, await self._fences.take(f"{self.config.group}-{name}-{number}", places))
+
+        await asyncio.gather(*(take(*one) for one in own))
+
     async def _open_all(self, table: tuple[str, str, str, Decode], numbers: list[int]) -> dict[int, Partition]:
         opened = await asyncio.gather(*(self._open(table, number) for number in numbers))
         return dict(zip(numbers, opened, strict=True))
@@ -145,16 +177,20 @@ class Engine:
     async def _open(self, table: tuple[str, str, str, Decode], number: int) -> Partition:
         name, source, changelog, decode = table
         store = self._store(name)
-        await self._check_restored(store, self.config.topic(changelog), number)
+        await self._finish_restore(store, self.config.topic(changelog), number)
         state = Partition(number, store, decode)
         await self._check_log(state, self.config.topic(source))
         return state
 
-    async def _check_restored(self, store: BytesStore, changelog: str, number: int) -> None:
-        end = await self.reader.end(changelog, number)
-        if store.offset(number) + 1 != end:
-            at = store.offset(number) + 1
-            raise NotRestoredError(f"{changelog}-{number}: the state is at {at}, the log ends at {end}")
+    async def _finish_restore(self, store: BytesStore, changelog: str, number: int) -> None:
+        """Restore what came since Faust looked: the earlier owner's last checkpoint, and markers. Nothing comes now."""
+        first, end = store.offset(number) + 1, await self.reader.end(changelog, number)
+        if first > end:
+            raise NotRestoredError(f"{changelog}-{number}: the state is at {first}, the log ends at {end}")
+        async for records in self.reader.scan(changelog, number, first, end):
+            store.write(number, [(record.key, record.value) for record in records], end - 1)
+        if first < end:
+            store.write(number, [], end - 1)
 
     async def _check_log(self, state: Partition, source: str) -> None:
         first, end = await self.reader.beginning(source, state.number), await self.reader.end(source, state.number)
@@ -171,6 +207,7 @@ class Engine:
     async def close(self) -> None:
         """Finish the checkpoints in hand; what only waits is left to the next owner."""
         lanes, self._lanes = self._lanes, {}
+        self._fences.forget()
         self.tables = Tables({}, {})
         metrics.OWNED.set(0)
         await asyncio.gather(*(lane.close() for lane in lanes.values()))

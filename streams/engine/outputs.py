@@ -6,10 +6,11 @@ import asyncio
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from aiokafka import AIOKafkaProducer
-from aiokafka.errors import KafkaError
+from aiokafka import AIOKafkaProducer, TopicPartition
+from aiokafka.errors import KafkaError, ProducerFenced
 
 from streams.config import Config
+from streams.engine.fencing import FencedError, Owner, Place
 from streams.engine.wire import NO_HEADERS, RecordBatch, batch_of
 from streams.topics import CHANGELOG_BYTES
 
@@ -55,7 +56,10 @@ class Outputs:
 
 
 class Writer:
-    """An idempotent producer (acks=all) that writes whole batches and returns when all of them are acknowledged."""
+    """An idempotent producer (acks=all) that writes whole batches and returns when all of them are acknowledged.
+
+    What it writes to partitions that it owns is refused once another owner has taken them: FencedError.
+    """
 
     def __init__(self, config: Config) -> None:
         self._producer = AIOKafkaProducer(
@@ -66,6 +70,16 @@ class Writer:
             max_request_size=2 * CHANGELOG_BYTES,
             linger_ms=0,
         )
+
+        self._owners: dict[Place, Owner] = {}
+
+    def own(self, places: Iterable[Place], owner: Owner) -> None:
+        """Write to these partitions of topics as their owner from here on; nothing may be under way there."""
+        sequences = self._producer._txn_manager._sequence_numbers
+        for topic, partition in places:
+            self._owners[topic, partition] = owner
+            # An epoch's first record is its number 0.
+            sequences[TopicPartition(topic, partition)] = 0
 
     async def start(self) -> None:
         await self._producer.start()
@@ -127,15 +141,17 @@ class Writer:
 
     async def _write(self, batches: Iterable[tuple[str, int, Any]]) -> list[Any]:
         """Hand over all batches, so that they travel together, then wait for every acknowledgement."""
-        pending = [
-            (topic, await self._producer.send_batch(batch, topic, partition=partition))
-            for topic, partition, batch in batches
-        ]
+        pending = []
+        for topic, partition, batch in batches:
+            batch.owner = self._owners.get((topic, partition))
+            pending.append((topic, await self._producer.send_batch(batch, topic, partition=partition)))
         return [await self._acknowledged(topic, future) for topic, future in pending]
 
     @staticmethod
     async def _acknowledged(topic: str, future: asyncio.Future[Any]) -> Any:
         try:
             return await future
+        except ProducerFenced as exc:
+            raise FencedError(f"{topic}: another worker owns this partition now") from exc
         except KafkaError as exc:
             raise RefusedError(f"{topic}: the broker refused a record: {exc!r}") from exc

@@ -24,10 +24,6 @@ GROWTH_BYTES = 200
 _NUMBER = re.compile(rb"-?[0-9]+")
 
 
-class IntruderError(Exception):
-    """Two workers believe to own a partition; this one must end and find out."""
-
-
 class Partition:
     """State of one partition of `consent.changes` at `applied`: every record below that offset is in it.
 
@@ -87,14 +83,6 @@ class Partition:
         """Step 4 of a checkpoint: states, settings and position into the store, in one atomic write."""
         self.store.write(self.number, self._writing.items(), changelog_offset)
         self._writing = {}
-
-    def check_alone(self, changelog_offset: int) -> None:
-        """Raise IntruderError unless the changelog held nothing but our own writes up to here."""
-        if changelog_offset != self.store.offset(self.number):
-            raise IntruderError(
-                f"partition {self.number}: another worker wrote to the changelog behind "
-                f"{self.store.offset(self.number)}, which this one held"
-            )
 
     def advance(self, applied: int) -> None:
         """Every record below `applied` is in the state now."""

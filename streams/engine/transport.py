@@ -199,13 +199,18 @@ class Consumer(driver.Consumer):
             if tp not in active and tp not in self._buffered_partitions:
                 continue
             if self._is_changelog_tp(tp):
-                self.engine.restore(tp, records)
-                yield tp, self._message(tp, records[-1].offset, None)
+                self.engine.restore(tp, records, fetched.after[tp])
+                yield tp, self._message(tp, fetched.after[tp] - 1, None)
             elif tp in self._cursor:
                 batches.setdefault(tp.topic, []).append(self._batch(tp, records, fetched.after[tp]))
         for tp, after in fetched.after.items():
             # Transaction markers and compacted records move the position alone: an empty batch says so, in its turn.
-            if tp not in fetched and after > self._cursor.get(tp, after) and self.flow_active:
+            if tp in fetched or not self.flow_active or generation != self.app.consumer_generation_id:
+                continue
+            if self._is_changelog_tp(tp) and after > fetched.before.get(tp, after):
+                self.engine.restore(tp, [], after)
+                yield tp, self._message(tp, after - 1, None)
+            elif after > self._cursor.get(tp, after):
                 batches.setdefault(tp.topic, []).append(self._batch(tp, [], after))
         for topic, found in batches.items():
             if not self.flow_active or generation != self.app.consumer_generation_id:

@@ -81,7 +81,7 @@ class RecordBatch:
     the batch was begun.
     """
 
-    __slots__ = ("_built", "_closed", "_count", "_limit", "_parts", "_producer", "_size", "timestamp")
+    __slots__ = ("_built", "_closed", "_count", "_limit", "_parts", "_producer", "_size", "owner", "timestamp")
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
@@ -92,6 +92,8 @@ class RecordBatch:
         self._count = 0
         self._closed = False
         self._producer = (-1, -1, -1)
+        #: Producer id and epoch to be written under, instead of the producer's own.
+        self.owner: tuple[int, int] | None = None
         self._built: bytes | None = None
 
     def add(self, key: bytes | None, value: bytes | None, headers: Iterable[bytes] = NO_HEADERS) -> bool:
@@ -130,7 +132,7 @@ class RecordBatch:
         return self._closed
 
     def _set_producer_state(self, producer_id: int, epoch: int, sequence: int) -> None:
-        self._producer = (producer_id, epoch, sequence)
+        self._producer = (*(self.owner or (producer_id, epoch)), sequence)
 
     def _build(self) -> bytes:
         """The batch's bytes. A retry sends the same bytes again."""

@@ -1,0 +1,142 @@
+"""Fencing: from the moment a worker opens a partition, the broker takes nothing more of any earlier owner.
+
+Every write of an owner carries a producer id and an epoch, and a partition of a topic refuses a lower epoch than the
+last that it has seen. So a new owner asks for the next epoch of the partition's transactional id, and shows it to all
+that it will write to: an empty transaction, aborted at once, leaves a marker with the epoch there. Nobody reads it. No
+write of the owner is part of a transaction, so fencing costs nothing afterwards.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
+
+from aiokafka.client import AIOKafkaClient, ConnectionGroup, CoordinationType
+from aiokafka.errors import (
+    ConcurrentTransactions,
+    CoordinatorLoadInProgressError,
+    CoordinatorNotAvailableError,
+    InvalidProducerEpoch,
+    KafkaError,
+    NotCoordinatorError,
+    ProducerFenced,
+    for_code,
+)
+from aiokafka.protocol.transaction import AddPartitionsToTxnRequest, EndTxnRequest, InitProducerIdRequest
+
+from streams.config import Config
+
+log = logging.getLogger(__name__)
+
+#: A transaction that its beginner left open holds the next owner up for so long.
+TRANSACTION_MS = 10_000
+#: Pause before the coordinator is asked again: it is busy with the markers, for some milliseconds.
+BUSY_S = 0.005
+#: Pause before it is looked for again.
+RETRY_S = 0.2
+
+_BUSY = (ConcurrentTransactions, CoordinatorLoadInProgressError)
+_ELSEWHERE = (NotCoordinatorError, CoordinatorNotAvailableError)
+_FENCED = (InvalidProducerEpoch, ProducerFenced)
+
+Place = tuple[str, int]
+
+
+class FencedError(Exception):
+    """Another worker owns the partition now; what this one wanted to write was refused."""
+
+
+class Owner(NamedTuple):
+    """Who writes: the broker refuses the same producer id with a lower epoch."""
+
+    producer_id: int
+    epoch: int
+
+
+class Fences:
+    """Asks the broker for ownership, by transactional ids that nobody else uses."""
+
+    def __init__(self, config: Config) -> None:
+        self._client = AIOKafkaClient(
+            bootstrap_servers=config.bootstrap_servers, client_id=f"{config.group}-fences"
+        )
+        self._places: dict[str, tuple[Owner, list[Place]]] = {}
+
+    async def start(self) -> None:
+        await self._client.bootstrap()
+
+    async def stop(self) -> None:
+        await self._client.close()
+
+    async def take(self, transactional_id: str, places: list[Place]) -> Owner:
+        """Become the owner of these partitions of topics: when this returns, no earlier owner can write there.
+
+        Waits for a broker that is away.
+        """
+        first = await self._begin(transactional_id)
+        await self._mark(transactional_id, first, places)
+        # Begun anew only when all markers are written: that is what this waits for.
+        owner = await self._begin(transactional_id)
+        self._places[transactional_id] = (owner, places)
+        return owner
+
+    async def renew(self) -> None:
+        """Keep the broker from forgetting the ids, which it does after a week. Raises FencedError."""
+        for transactional_id, (owner, places) in list(self._places.items()):
+            await self._mark(transactional_id, owner, places)
+
+    def forget(self) -> None:
+        """Nothing is owned any more."""
+        self._places.clear()
+
+    async def _begin(self, transactional_id: str) -> Owner:
+        answer = await self._asked(
+            transactional_id,
+            lambda: InitProducerIdRequest(transactional_id, TRANSACTION_MS),
+            lambda found: [found.error_code],
+        )
+        return Owner(answer.producer_id, answer.producer_epoch)
+
+    async def _mark(self, transactional_id: str, owner: Owner, places: list[Place]) -> None:
+        """Leave a marker with the owner's epoch in each place."""
+        by_topic: dict[str, list[int]] = {}
+        for topic, partition in places:
+            by_topic.setdefault(topic, []).append(partition)
+        await self._asked(
+            transactional_id,
+            lambda: AddPartitionsToTxnRequest(transactional_id, *owner, list(by_topic.items())),
+            lambda found: [code for _, partitions in found.errors for _, code in partitions],
+        )
+        await self._asked(
+            transactional_id,
+            lambda: EndTxnRequest(transactional_id, *owner, False),
+            lambda found: [found.error_code],
+        )
+
+    async def _asked(
+        self, transactional_id: str, request: Callable[[], Any], codes_of: Callable[[Any], Iterable[int]]
+    ) -> Any:
+        """The coordinator's answer. Raises FencedError or another KafkaError that asking again does not mend."""
+        while True:
+            try:
+                answer = await self._send(transactional_id, request())
+            except KafkaError as exc:
+                log.warning("the coordinator of %s does not answer: %r", transactional_id, exc)
+                await asyncio.sleep(RETRY_S)
+                continue
+            errors = {for_code(code) for code in codes_of(answer) if code}
+            if not errors:
+                return answer
+            if any(issubclass(error, _FENCED) for error in errors):
+                raise FencedError(f"{transactional_id}: another worker owns this partition now")
+            refused = [error for error in errors if not issubclass(error, (*_BUSY, *_ELSEWHERE))]
+            if refused:
+                raise refused[0](transactional_id)
+            await asyncio.sleep(BUSY_S if any(issubclass(error, _BUSY) for error in errors) else RETRY_S)
+
+    async def _send(self, transactional_id: str, request: Any) -> Any:
+        node = await self._client.coordinator_lookup(CoordinationType.TRANSACTION, transactional_id)
+        await self._client.ready(node, group=ConnectionGroup.COORDINATION)
+        return await self._client.send(node, request, group=ConnectionGroup.COORDINATION)

@@ -1,0 +1,112 @@
+"""Whoever opens a partition fences its earlier owners, on a real broker."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from aiokafka.errors import KafkaError
+
+from streams import topics
+from streams.engine.fencing import FencedError, Fences
+from streams.engine.outputs import Outputs, Writer
+from tests.integration.harness import AUDIT, CHANGELOG, World
+
+pytestmark = pytest.mark.kafka
+
+ID = "an owner"
+
+
+class Owning:
+    """A writer that takes partition 0 of the audit and the changelog, as a worker does."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.writer: Writer
+        self.fences: Fences
+        self.places = [(world.config.topic(name), 0) for name in (AUDIT, CHANGELOG)]
+        world.loop.run(self._start())
+
+    async def _start(self) -> None:
+        self.writer, self.fences = Writer(self.world.config), Fences(self.world.config)
+        await self.writer.start()
+        await self.fences.start()
+
+    def take(self) -> None:
+        async def take() -> None:
+            self.writer.own(self.places, await self.fences.take(ID + self.world.config.topic_prefix, self.places))
+
+        self.world.loop.run(take())
+
+    def write(self, value: bytes, topic: str = AUDIT) -> None:
+        out = Outputs()
+        out.add(self.world.config.topic(topic), 0, b"k", value)
+        self.world.loop.run(self.writer.write(out))
+
+    def write_state(self, value: bytes) -> int:
+        async def write() -> int:
+            return (await self.writer.write_atomically(self.places[1][0], {0: [(b"k", value)]}))[0]
+
+        return self.world.loop.run(write())
+
+    def close(self) -> None:
+        async def close() -> None:
+            await self.fences.stop()
+            await self.writer.stop()
+
+        self.world.loop.run(close())
+
+
+@pytest.fixture
+def owners(world: World) -> Iterator[tuple[Owning, Owning]]:
+    pair = Owning(world), Owning(world)
+    yield pair
+    for one in pair:
+        one.close()
+
+
+def values(world: World, topic: str) -> list[bytes | None]:
+    return [record.value for record in world.read(topic)]
+
+
+def test_an_earlier_owner_can_write_nothing_more_even_where_the_new_one_has_not_written(
+    owners: tuple[Owning, Owning], world: World
+) -> None:
+    old, new = owners
+    old.take()
+    for n in range(3):
+        old.write(b"old %d" % n)
+    old.write_state(b"old state")
+    new.take()
+    with pytest.raises(FencedError, match="another worker owns"):
+        old.write_state(b"a zombie's")
+    with pytest.raises((FencedError, KafkaError)):
+        old.write(b"a zombie's")
+    new.write(b"new")
+    new.write(b"newer")
+    assert values(world, AUDIT)[-5:] == [b"old 0", b"old 1", b"old 2", b"new", b"newer"]
+    assert values(world, CHANGELOG)[-1:] == [b"old state"]
+
+
+def test_an_owner_that_takes_again_goes_on_and_what_it_does_not_own_is_open_to_all(
+    owners: tuple[Owning, Owning], world: World
+) -> None:
+    one, other = owners
+    for turn in range(3):
+        one.take()
+        one.write(b"turn %d" % turn)
+    other.write(b"not owned", topics.DECISIONS.name)
+    one.write(b"not owned either", topics.DECISIONS.name)
+    assert values(world, AUDIT)[-3:] == [b"turn 0", b"turn 1", b"turn 2"]
+    assert values(world, topics.DECISIONS.name) == [b"not owned", b"not owned either"]
+
+
+def test_renewing_keeps_an_owner_and_tells_one_that_lost(owners: tuple[Owning, Owning], world: World) -> None:
+    old, new = owners
+    old.take()
+    world.loop.run(old.fences.renew())
+    old.write(b"still the owner's")
+    assert values(world, AUDIT)[-1] == b"still the owner's"
+    new.take()
+    with pytest.raises(FencedError):
+        world.loop.run(old.fences.renew())
