@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, NotRequired
+from typing import Annotated, Literal, NotRequired
 
 from pydantic import Field
 from typing_extensions import TypedDict
 
+from schemas.audit import Outcome, OutcomeReason
 from schemas.base import Channel, Id, Instant, Int64, Language, Origin, Priority, Source, Status
 from schemas.deadletter import Code
 from schemas.eligibility import Position
@@ -41,6 +42,7 @@ class StateCell(TypedDict):
     event_id: Id | None
     origin: Origin | None
     synced_from: Annotated[Int64 | None, Field(description="the org unit that it was synced from")]
+    batch_id: Annotated[Id | None, Field(description="the batch that it came with, by whose undo it goes")]
     pending: Pending | None
 
 
@@ -65,6 +67,24 @@ class SettingsInForce(TypedDict):
     version: int
     partitions: dict[str, int]
     settings: OrgSettings
+
+
+class Foreseen(TypedDict):
+    """What an event would do: outcome and reason as in its audit record, or `dead_letter` and its code."""
+
+    outcome: Outcome | Literal["dead_letter"]
+    outcome_reason: OutcomeReason | Code | None
+    message: NotRequired[Annotated[str, Field(description="what is wrong, for a dead letter")]]
+    contradicts_newer_opt_out: Annotated[
+        bool, Field(description="an opt-in older than an opt-out in force at its place or for the whole org")
+    ]
+
+
+class Foresight(TypedDict):
+    """One outcome for each event, in their order, weighed on the state at `as_of`; for no events there is none."""
+
+    as_of: NotRequired[Position]
+    outcomes: list[Foreseen]
 
 
 class CustomersFound(TypedDict):

@@ -46,10 +46,14 @@ STATE: Doc = {
         {
             "source": "WEB_ENGAGE", "account_id": "01", "channel": "MOBILE", "priority": "BULK",
             "org_unit_id": 200031782, "status": "OPTIN", "since": "2026-11-21T10:05:00.000Z", "event_id": "e-3",
-            "origin": "PRODUCER", "synced_from": None, "pending": None,
+            "origin": "PRODUCER", "synced_from": None, "batch_id": None, "pending": None,
         }
     ],
 }  # fmt: skip
+FORESIGHT: Doc = {
+    "as_of": {"partition": 3, "offset": 21},
+    "outcomes": [{"outcome": "ignored", "outcome_reason": "superseded", "contradicts_newer_opt_out": True}],
+}
 IN_FORCE: Doc = {"org_id": 100, "version": 1, "partitions": {"0": 1, "3": 1}, "settings": EXAMPLES["settings"]}
 PAGE = '<!doctype html><html lang="en"> ... <button>Unsubscribe</button> ... </html>'
 FAULT_PAGE = '<!doctype html><html lang="en"> ... <h1>This link cannot be used</h1> ... </html>'

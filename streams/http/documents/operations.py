@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from schemas.answers import CustomersFound, CustomerState, Problem, SettingsInForce, Taken
+from schemas.answers import CustomersFound, CustomerState, Foresight, Problem, SettingsInForce, Taken
 from schemas.eligibility import Decision, EligibilityRequest
+from schemas.events import ConsentChanged
 from schemas.examples import EXAMPLES
 from schemas.inbound import CallMissed, SmsReceived
 from schemas.subscriptions import (
@@ -71,6 +72,7 @@ def _hook(what: str, name: str, model: Any) -> Operation:
     return Operation(name, "gateways", what, text, answers, body=Answer(what, EXAMPLES[event], (model,)))
 
 
+_EVENTS = {"type": "array", "maxItems": 1000, "items": {"$ref": "#/components/schemas/ConsentChanged"}}
 _SHOWN = {
     200: Answer("A page with what the link does, and a button", examples.PAGE, media=HTML),
     404: Answer("The token is not ours", examples.FAULT_PAGE, media=HTML),
@@ -108,6 +110,18 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
             403: FOREIGN, 404: NO_ORG, 422: MISUSED,
         },
         (ORG,),
+    ),
+    ("POST", "/v1/orgs/{org_id}/preview"): Operation(
+        "preview", "state", "What events would do, if they were published now",
+        "At most 1000 events, of customers whose keys share a partition. They are applied in their order to copies of "
+        "the states at the log's end; nothing is written. `consent-streams import --dry-run` asks this.",
+        {
+            200: Answer("An outcome for each", examples.FORESIGHT, (Foresight,)),
+            403: FOREIGN, 413: LARGE,
+            422: problem("The list cannot be weighed as it is", "1001 events are too many at once: at most 1000"),
+        },
+        (ORG,),
+        Answer("The events", [EXAMPLES["consent.changed"]], (ConsentChanged,), schema=_EVENTS),
     ),
     ("GET", "/v1/orgs/{org_id}/customers"): Operation(
         "findCustomers", "state", "The customers who have an identifier",
