@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, NotRequired
+from typing import Annotated, Literal, NotRequired
 
 from pydantic import Field
 from typing_extensions import TypedDict
 
+from schemas.audit import Outcome, OutcomeReason
 from schemas.base import Channel, Id, Instant, Int64, Language, Origin, Priority, Source, Status
 from schemas.deadletter import Code
 from schemas.eligibility import Position
@@ -77,3 +78,22 @@ class Taken(TypedDict):
     """A record is in `consent.inbound`, at this position."""
 
     position: Position
+
+
+class PreviewOutcome(TypedDict):
+    """What would become of one event, after those before it: as in its audit record, or the code of its dead letter.
+
+    `contradicts_newer_opt_out`: the customer has opted out of this place since the event.
+    """
+
+    outcome: Outcome | Literal["dead_letter"]
+    outcome_reason: OutcomeReason | Code | None
+    message: NotRequired[str]
+    contradicts_newer_opt_out: bool
+
+
+class Previewed(TypedDict):
+    """One outcome for each event, in their order, with the position that it was weighed at (not for no events)."""
+
+    as_of: NotRequired[Position]
+    outcomes: list[PreviewOutcome]

@@ -18,6 +18,10 @@ _CHANGES: Doc = {
         "event": "consent.verified", "event_id": "e-3", **_CUSTOMER, **_PLACE, "channel": "MOBILE", "verifies": "e-2",
         "occurred_at": "2026-11-21T10:05:00.000Z",
     },
+    "consent.batch_reverted": {
+        "event": "consent.batch_reverted", "event_id": "e-4", **_CUSTOMER, "batch_id": "fair-2026",
+        "occurred_at": "2026-11-22T10:00:00.000Z",
+    },
     "customer.registered": {
         "event": "customer.registered", "event_id": "e-1", **_CUSTOMER, "language": "en",
         "identifiers": {"mobile": "+15550100505", "email": "ana@example.com", "external_id": "crm-505"},
