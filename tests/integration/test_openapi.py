@@ -1,0 +1,104 @@
+"""A real worker does what its OpenAPI document says, whatever it is sent."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import httpx
+import pytest
+import schemathesis
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from schemathesis.config import GenerationConfig, ProjectConfig, ProjectsConfig, SchemathesisConfig
+from schemathesis.specs.openapi.checks import (
+    content_type_conformance,
+    response_headers_conformance,
+    response_schema_conformance,
+    status_code_conformance,
+)
+
+from schemas.examples import EXAMPLES
+from streams.http.documents import openapi
+from tests.integration.conftest import MakeWorker, MakeWorld
+from tests.integration.harness import CHANGES, World, wait_for
+from tests.integration.orgs import dump
+
+pytestmark = pytest.mark.kafka
+
+CHECKS = [
+    content_type_conformance, response_headers_conformance, response_schema_conformance, status_code_conformance,
+]  # fmt: skip
+#: A request would otherwise wait so long for a position that is not there.
+MOST_WAIT_MS = 50
+CUSTOMER = EXAMPLES["customer.registered"]
+ACCOUNTS = [*EXAMPLES["settings"]["accounts"], {"source": "FACEBOOK", "account_id": "01", "channels": ["EMAIL"]}]
+SETTINGS = EXAMPLES["settings"] | {"accounts": ACCOUNTS, "default_profile": {"source": "FACEBOOK", "account_id": "01"}}
+OPERATIONS = [(method, path) for path, methods in openapi()["paths"].items() for method in methods]
+each_operation = pytest.mark.parametrize("place", OPERATIONS, ids=" ".join)
+
+
+@pytest.fixture(scope="module")
+def example_world(make_world: MakeWorld) -> World:
+    """The org and the customer that the document's examples are about."""
+    world = make_world()
+    changed = EXAMPLES["settings.changed"] | {"settings": SETTINGS}
+    world.send_everywhere(b"100:", dump(changed))
+    world.send(CHANGES, b"100:565039505", dump(CUSTOMER))
+    return world
+
+
+@pytest.fixture(scope="module")
+def url(example_world: World, make_worker: MakeWorker) -> str:
+    """A worker that knows them."""
+    worker = make_worker(example_world).start().ready()
+    known = f"{worker.url}/v1/customers/100/565039505"
+    wait_for("the example's customer", lambda: httpx.get(known, timeout=30).status_code == 200)
+    return worker.url
+
+
+def test_the_document_is_served(url: str) -> None:
+    assert httpx.get(f"{url}/openapi.json").json() == openapi()
+
+
+@pytest.mark.parametrize("mode", list(schemathesis.GenerationMode))
+@each_operation
+def test_whatever_is_sent_the_answer_is_one_of_the_document_s(
+    url: str, place: tuple[str, str], mode: schemathesis.GenerationMode
+) -> None:
+    method, path = place
+    operation = _schema()[path][method]
+    if mode.is_negative and not (operation.body or any(True for _ in operation.iter_parameters())):
+        pytest.skip("there is nothing to get wrong")
+
+    @settings(max_examples=25, derandomize=True, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+    @given(case=operation.as_strategy(generation_mode=mode), known=st.booleans())
+    def ask(case: schemathesis.Case, known: bool) -> None:
+        _about_the_example(case) if known else None
+        _in_no_time(case)
+        case.call_and_validate(base_url=url, checks=CHECKS, timeout=30)
+
+    ask()
+
+
+def _schema() -> Any:
+    generation = GenerationConfig(deterministic=True)
+    project = ProjectConfig(generation=generation)
+    return schemathesis.openapi.from_dict(
+        openapi(), config=SchemathesisConfig(projects=ProjectsConfig(default=project))
+    )
+
+
+def _about_the_example(case: schemathesis.Case) -> None:
+    """Let it be about an org and a customer that there are."""
+    own = {"org_id": "100", "customer_id": "565039505"}
+    case.path_parameters = {name: own.get(name, value) for name, value in case.path_parameters.items()}
+    case.query = {name: value for name, value in case.query.items() if name != "org_id"}
+    if case.path.startswith(("/v2", "/v1.1")):
+        case.headers["X-Org-Id"] = "100"
+    if isinstance(case.body, dict) and "org_id" in case.body:
+        case.body["org_id"] = 100
+
+
+def _in_no_time(case: schemathesis.Case) -> None:
+    if case.path == "/v1/eligibility" and isinstance(case.body, dict) and isinstance(case.body.get("max_wait_ms"), int):
+        case.body["max_wait_ms"] = min(case.body["max_wait_ms"], MOST_WAIT_MS)
