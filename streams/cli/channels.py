@@ -20,8 +20,8 @@ Opt-ins and opt-outs go in through `consent.changes` and `consent.inbound`; "may
 
 All topics have the same number of partitions, and records are partitioned by Kafka's own murmur2 hash of the key (the
 Java default; librdkafka needs `partitioner=murmur2_random`), so that a customer's changes, requests and decisions
-share a partition number. Values are one-line JSON in UTF-8, times are RFC 3339 with any offset, fields that are not
-known are allowed everywhere.
+share a partition number. Values are one-line JSON in UTF-8, times are RFC 3339 with any offset, from 1970 on, whole
+numbers are written without a fraction, fields that are not known are allowed everywhere.
 
 Operations are seen from the worker: what it receives, others send. Its internal topics (changelogs and identities) are
 no part of this contract.

@@ -17,8 +17,10 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
 )
 
+from schemas.base import LAST_MS
 from schemas.examples import EXAMPLES
 from streams.http.documents import openapi
+from streams.links import Link, Links
 from tests.integration.conftest import MakeWorker, MakeWorld
 from tests.integration.harness import CHANGES, World, wait_for
 from tests.integration.orgs import dump
@@ -31,6 +33,12 @@ CHECKS = [
 #: A request would otherwise wait so long for a position that is not there.
 MOST_WAIT_MS = 50
 CUSTOMER = EXAMPLES["customer.registered"]
+#: What is seldom made up: an org and a customer that there are, a time since 1970, a link that is signed.
+KNOWN = {name: CUSTOMER[name] for name in ("org_id", "customer_id", "occurred_at")}
+KNOWN["received_at"] = KNOWN["requested_at"] = KNOWN["occurred_at"]
+SECRET = "a secret of this test's own"  # noqa: S105
+_PLACE = ("WEB_ENGAGE", "01", "EMAIL", "BULK", 200031782)
+KNOWN["token"] = Links(SECRET).token(Link(100, "565039505", *_PLACE, action="OPTIN", expires_at=LAST_MS))
 ACCOUNTS = [*EXAMPLES["settings"]["accounts"], {"source": "FACEBOOK", "account_id": "01", "channels": ["EMAIL"]}]
 SETTINGS = EXAMPLES["settings"] | {"accounts": ACCOUNTS, "default_profile": {"source": "FACEBOOK", "account_id": "01"}}
 OPERATIONS = [(method, path) for path, methods in openapi()["paths"].items() for method in methods]
@@ -57,7 +65,7 @@ def example_world(make_world: MakeWorld) -> World:
 @pytest.fixture(scope="module")
 def url(example_world: World, make_worker: MakeWorker) -> str:
     """A worker that knows them."""
-    worker = make_worker(example_world).start().ready()
+    worker = make_worker(example_world, CONSENT_LINK_SECRET=SECRET).start().ready()
     known = f"{worker.url}/v1/customers/100/565039505"
     wait_for("the example's customer", lambda: httpx.get(known, timeout=30).status_code == 200)
     return worker.url
@@ -110,13 +118,13 @@ def _schema() -> Any:
 
 def _about_the_example(case: schemathesis.Case) -> None:
     """Let it be about an org and a customer that there are."""
-    own = {"org_id": "100", "customer_id": "565039505"}
-    case.path_parameters = {name: own.get(name, value) for name, value in case.path_parameters.items()}
+    case.path_parameters = {name: str(KNOWN.get(name, value)) for name, value in case.path_parameters.items()}
     case.query = {name: value for name, value in case.query.items() if name != "org_id"}
     if case.path.startswith(("/v2", "/v1.1")):
         case.headers["X-Org-Id"] = "100"
-    if isinstance(case.body, dict) and "org_id" in case.body:
-        case.body["org_id"] = 100
+    for part in case.body if isinstance(case.body, list) else [case.body]:
+        if isinstance(part, dict):
+            part.update({name: value for name, value in KNOWN.items() if name in part})
 
 
 def _in_no_time(case: schemathesis.Case) -> None:
