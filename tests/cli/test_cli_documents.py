@@ -143,13 +143,14 @@ def official() -> Path:
     folder = cache / "consent-streams" / f"asyncapi-parser-{VERSION}"
     if not (folder / "complete").exists():
         folder.mkdir(parents=True, exist_ok=True)
-        quiet = ["--no-audit", "--no-fund", "--no-update-notifier", "--ignore-scripts"]
+        quiet = ["--no-audit", "--no-fund", "--no-update-notifier", "--ignore-scripts", "--fetch-retries=1"]
         command = ["npm", "install", "--prefix", str(folder), *quiet, f"{PARSER}@{VERSION}"]
         try:
             subprocess.run(command, cwd=folder, capture_output=True, check=True, timeout=180)
         except (subprocess.CalledProcessError, subprocess.TimeoutExpired) as error:
-            said = (error.stderr or b"").decode(errors="replace").strip().splitlines()
-            pytest.skip(f"npm cannot install AsyncAPI's own parser: {said[-1:] or error}")
+            said = (error.stderr or b"").decode(errors="replace").splitlines()
+            why = [line for line in said if line.startswith("npm error")]
+            pytest.skip(f"npm cannot install AsyncAPI's own parser: {'; '.join(why[:2]) or error}")
         (folder / "complete").touch()
     return folder
 
