@@ -69,24 +69,6 @@ class SettingsInForce(TypedDict):
     settings: OrgSettings
 
 
-class Foreseen(TypedDict):
-    """What an event would do: outcome and reason as in its audit record, or `dead_letter` and its code."""
-
-    outcome: Outcome | Literal["dead_letter"]
-    outcome_reason: OutcomeReason | Code | None
-    message: NotRequired[Annotated[str, Field(description="what is wrong, for a dead letter")]]
-    contradicts_newer_opt_out: Annotated[
-        bool, Field(description="an opt-in older than an opt-out in force at its place or for the whole org")
-    ]
-
-
-class Foresight(TypedDict):
-    """One outcome for each event, in their order, weighed on the state at `as_of`; for no events there is none."""
-
-    as_of: NotRequired[Position]
-    outcomes: list[Foreseen]
-
-
 class CustomersFound(TypedDict):
     """Ids of the customers who have an identifier."""
 
@@ -97,3 +79,22 @@ class Taken(TypedDict):
     """A record is in `consent.inbound`, at this position."""
 
     position: Position
+
+
+class PreviewOutcome(TypedDict):
+    """What would become of one event, after those before it: as in its audit record, or the code of its dead letter.
+
+    `contradicts_newer_opt_out`: the customer has opted out of this place since the event.
+    """
+
+    outcome: Outcome | Literal["dead_letter"]
+    outcome_reason: OutcomeReason | Code | None
+    message: NotRequired[str]
+    contradicts_newer_opt_out: bool
+
+
+class Previewed(TypedDict):
+    """One outcome for each event, in their order, with the position that it was weighed at (not for no events)."""
+
+    as_of: NotRequired[Position]
+    outcomes: list[PreviewOutcome]

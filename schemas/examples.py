@@ -19,8 +19,8 @@ _CHANGES: Doc = {
         "occurred_at": "2026-11-21T10:05:00.000Z",
     },
     "consent.batch_reverted": {
-        "event": "consent.batch_reverted", "event_id": "undo-1", **_CUSTOMER, "batch_id": "crm-2026-11",
-        "occurred_at": "2026-11-22T09:00:00.000Z",
+        "event": "consent.batch_reverted", "event_id": "e-4", **_CUSTOMER, "batch_id": "fair-2026",
+        "occurred_at": "2026-11-22T10:00:00.000Z",
     },
     "customer.registered": {
         "event": "customer.registered", "event_id": "e-1", **_CUSTOMER, "language": "en",

@@ -27,6 +27,8 @@ COMMANDS = {
     "audit": "audit",
     "deadletter": "deadletter",
     "users": "users",
+    "openapi": "openapi",
+    "asyncapi": "asyncapi",
 }
 INTERRUPTED = 130
 

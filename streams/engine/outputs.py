@@ -118,8 +118,8 @@ class Writer:
             if not own or own[-1].size() + size > OUTPUT_BATCH_BYTES:
                 own.append(RecordBatch(CHANGELOG_BYTES))
             places.append((partition, len(own) - 1, own[-1].record_count()))
-            for key, value in records:
-                own[-1].add(key, value)
+            if not all(own[-1].add(key, value) for key, value in records):
+                raise RefusedError(f"{topic}-{partition}: records of {size} bytes exceed one batch")
         handed = [(partition, at) for partition, own in batches.items() for at in range(len(own))]
         written = await self._write((topic, partition, batches[partition][at]) for partition, at in handed)
         first = {place: int(one.offset) for place, one in zip(handed, written, strict=True)}

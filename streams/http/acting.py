@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from fastapi import Request
+from pydantic import TypeAdapter, ValidationError
 
+from schemas.base import Int64
 from streams.http.access import asking, may_act_for
 from streams.http.owners import Owners
+
+_ORG_ID = TypeAdapter(Int64)
 
 
 class UnclearError(Exception):
@@ -24,9 +28,9 @@ def org_of(request: Request, owners: Owners) -> int:
     given = request.query_params.get("org_id") or request.headers.get("x-org-id")
     if given is not None:
         try:
-            org_id = int(given)
-        except ValueError:
-            raise UnclearError(400, f"org_id: {given[:40]!r} is not a whole number") from None
+            org_id = _ORG_ID.validate_python(int(given))
+        except (ValueError, ValidationError):
+            raise UnclearError(400, f"org_id: {given[:40]!r} is not a whole number of 64 bits") from None
         if not may_act_for(request, org_id):
             raise UnclearError(403, f"this user may not act for org {org_id}")
         return org_id

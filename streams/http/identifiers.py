@@ -10,6 +10,7 @@ from fastapi import APIRouter, Request, Response
 from streams.domain.identities import KINDS, Holders, identity_key, normal
 from streams.http.access import forbidden, may_act_for
 from streams.http.owners import BehindError, Owners, as_json, problem, retry
+from streams.http.paths import is_id
 
 #: Names that callers use for our kinds of identifiers, without regard to case.
 _NAMES = {kind: kind for kind in KINDS} | {"externalid": "external_id", "phone": "mobile"}
@@ -47,7 +48,7 @@ class Identifiers:
     async def customers(self, org_id: int, name: str, value: str, request: Request) -> list[str] | Response:
         """Ids of the customers; or a response that says why they cannot be told. Raises UnknownError."""
         if name.casefold() == _ID:
-            return [value]
+            return [value] if is_id(value) else []
         kind = _NAMES.get(name.casefold())
         if kind is None:
             raise UnknownError(name)

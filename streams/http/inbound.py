@@ -8,7 +8,7 @@ import orjson
 from fastapi import APIRouter, Request, Response
 
 from schemas.inbound import INBOUND
-from streams.agents.reading import UnreadableError, parse, validate
+from streams.agents.reading import UnreadableError, check_nesting, parse, validate
 from streams.domain.identities import identity_key, normal
 from streams.engine.records import Record
 from streams.http.access import forbidden, may_act_for
@@ -40,6 +40,7 @@ class Webhooks:
     async def _take(self, event: str, request: Request) -> Response:
         try:
             document = parse(Record(0, 0, None, await request.body(), ()), self._max_bytes)
+            check_nesting(document)
             document.setdefault("event", event)
             said = validate(document, INBOUND[event])
         except UnreadableError as exc:

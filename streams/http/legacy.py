@@ -15,9 +15,11 @@ from pydantic import TypeAdapter, ValidationError
 from schemas.base import WHOLE_ORG, format_instant
 from schemas.settings import faults_of
 from schemas.subscriptions import MOST_ENTRIES, LegacyItem
+from streams.agents.reading import UnreadableError, check_nesting
 from streams.domain.keys import customer_key
 from streams.domain.orgs import Org
 from streams.domain.state import REGISTERED, decode_state
+from streams.engine.outputs import RefusedError
 from streams.http.acting import UnclearError, org_of
 from streams.http.entries import MALFORMED, NOT_ADDED, NOT_FOUND, default_profile, misplaced
 from streams.http.identifiers import Identifiers
@@ -95,8 +97,11 @@ class LegacySubscriptions:
             return False, NOT_FOUND, f"customer not found: nobody has this {name}"
         place = {"source": profile[0], "account_id": profile[1], "channel": channel, "priority": item.priority}
         kind = "OPTIN" if item.is_subscribed else "OPTOUT"
-        for customer_id in customers:
-            await self._publish(org.settings.org_id, customer_id, {**place, "type": kind})
+        try:
+            for customer_id in customers:
+                await self._publish(org.settings.org_id, customer_id, {**place, "type": kind})
+        except RefusedError as exc:
+            return False, 503, f"not written: {exc}"
         return _SUCCESS
 
     async def _publish(self, org_id: int, customer_id: str, place: dict[str, object]) -> None:
@@ -136,6 +141,11 @@ def _items(body: bytes) -> list[Any]:
         document = orjson.loads(body)
     except orjson.JSONDecodeError as exc:
         raise UnclearError(400, f"the body is not JSON: {exc}") from None
+    if isinstance(document, dict):
+        try:
+            check_nesting(document)
+        except UnreadableError as exc:
+            raise UnclearError(400, str(exc)) from None
     root = document.get("root") if isinstance(document, dict) else None
     items = root.get("subscription") if isinstance(root, dict) else None
     if not isinstance(items, list) or not 1 <= len(items) <= MOST_ENTRIES:

@@ -31,7 +31,7 @@ ANSWER_MARGIN_S = 5.0
 #: Set on a question that one worker passes on to another, which must then answer it itself.
 HOP = "x-consent-passed-on"
 #: What of a question's headers goes along.
-PASSED = ("authorization", "content-type", "accept-language", "idempotency-key", "x-org-id")
+PASSED = {b"authorization", b"content-type", b"accept-language", b"idempotency-key", b"x-org-id"}
 
 #: So many questions for the end of a partition share one to the broker.
 MOST_AT_ONCE = 1_000
@@ -128,19 +128,19 @@ class Owners:
         return await self._ask(number, "POST", path, await request.body(), request)
 
     async def _ask(self, number: int, method: str, path: str, body: bytes, request: Request) -> Response:
-        headers = {name: request.headers[name] for name in PASSED if name in request.headers}
+        # As they came: text in headers may have any bytes.
+        headers = [(name, value) for name, value in request.headers.raw if name in PASSED]
         url = self._owner_of(number)
         if url is None:
             return retry(f"partition {number} is being moved or restored")
         try:
             target = url.rstrip("/") + path
-            answer = await self._client.request(method, target, content=body, headers={**headers, HOP: "1"})
+            answer = await self._client.request(method, target, content=body, headers=[*headers, (HOP.encode(), b"1")])
         except httpx.HTTPError as exc:
             log.warning("%s does not answer for partition %d: %r", url, number, exc)
             return retry(f"the worker of partition {number} does not answer")
         kept = {name: answer.headers[name] for name in ("content-type", "retry-after") if name in answer.headers}
         return Response(answer.content, answer.status_code, headers=kept)
-
 
     async def read_back(
         self, number: int, key: bytes, step: int, most: int

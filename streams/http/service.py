@@ -12,15 +12,17 @@ from contextlib import contextmanager
 import orjson
 import uvicorn
 from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import PlainTextResponse
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from schemas.eligibility import REQUEST
 from streams import __version__
-from streams.agents.reading import UnreadableError, parse, validate
+from streams.agents.reading import UnreadableError, check_nesting, checked_size, parse, validate
 from streams.config import Config
 from streams.domain.keys import customer_key
 from streams.engine.core import Engine
+from streams.engine.outputs import RefusedError
 from streams.engine.records import Record
 from streams.http.access import Access, asking, forbidden, may_act_for
 from streams.http.answers import Answers
@@ -28,12 +30,13 @@ from streams.http.customers import customer_document
 from streams.http.documents import openapi
 from streams.http.identifiers import Identifiers
 from streams.http.inbound import Webhooks
-from streams.http.intake import Intake
+from streams.http.intake import Intake, not_written
 from streams.http.legacy import LegacySubscriptions
 from streams.http.limits import BodyLimit
 from streams.http.links import LinkPages
 from streams.http.logins import Logins
 from streams.http.owners import ANSWER_MARGIN_S, HOP, OwnerOf, Owners, as_json, problem
+from streams.http.paths import CUSTOMER, is_id
 from streams.http.preview import Preview
 from streams.http.subscriptions import Subscriptions
 from streams.http.tls import check_certificate
@@ -80,6 +83,14 @@ class Service:
         app.add_middleware(BodyLimit, max_bytes=self._config.max_body_bytes)
         app.add_middleware(Access, config=self._config, logins=self._logins)
 
+        @app.exception_handler(RequestValidationError)
+        async def misused(_: Request, exc: RequestValidationError) -> Response:
+            return problem(422, "; ".join(f"{fault['loc'][-1]}: {fault['msg']}" for fault in exc.errors()))
+
+        @app.exception_handler(RefusedError)
+        async def refused(_: Request, exc: RefusedError) -> Response:
+            return not_written(exc)
+
         app.include_router(self._links.router())
 
         @app.get("/livez", summary="The process answers")
@@ -97,10 +108,12 @@ class Service:
                 return problem(403, "metrics name every org: they are for the token's owner")
             return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
 
-        @app.get("/v1/customers/{org_id}/{customer_id:path}", summary="A customer's cells")
+        @app.get("/v1/customers/{org_id}/" + CUSTOMER, summary="A customer's cells")
         async def customer(org_id: int, customer_id: str, request: Request) -> Response:
             if not may_act_for(request, org_id):
                 return forbidden(org_id)
+            if not is_id(customer_id):
+                return problem(422, "customer_id: 1 to 128 characters")
             return await self._customer(org_id, customer_id, request)
 
         @app.get("/v1/orgs/{org_id}/settings", summary="An org's settings in force")
@@ -155,20 +168,22 @@ class Service:
         body = await request.body()
         try:
             document = parse(Record(0, 0, None, body, ()), self._config.max_record_bytes)
+            check_nesting(document)
             document.setdefault("request_id", str(uuid.uuid4()))
             checked = validate(document, REQUEST)
+            key = customer_key(checked["org_id"], checked["customer_id"])
+            value = checked_size(Record(0, 0, key, orjson.dumps(document), ()), self._config.max_record_bytes)
         except UnreadableError as exc:
             return problem(413 if exc.code == "too_large" else 422, str(exc), code=exc.code)
         if not may_act_for(request, checked["org_id"]):
             return forbidden(checked["org_id"])
-        key = customer_key(checked["org_id"], checked["customer_id"])
         number = self._owners.number_of(key)
         if self._owners.here(number) is None:
             return await self._owners.pass_on(number, request)
         wait_ms = checked.get("max_wait_ms")
         patience = (self._config.max_wait_ms if wait_ms is None else wait_ms) / 1000 + ANSWER_MARGIN_S
         try:
-            decision = await self._answers.ask(self._engine, number, key, orjson.dumps(document), patience)
+            decision = await self._answers.ask(self._engine, number, key, value, patience)
         except TimeoutError:
             return problem(504, "not decided in time; the decision will be in eligibility.decisions")
         return Response(decision, media_type="application/json")

@@ -15,16 +15,19 @@ from pydantic import TypeAdapter, ValidationError
 from schemas.base import format_instant
 from schemas.settings import faults_of
 from schemas.subscriptions import SubscriptionHead
+from streams.agents.reading import UnreadableError, check_nesting
 from streams.domain.keys import customer_key
 from streams.domain.orgs import Org
 from streams.domain.state import REGISTERED, State, decode_state
+from streams.engine.outputs import RefusedError
 from streams.engine.partition import Partition
 from streams.http.acting import UnclearError, org_of
 from streams.http.customers import customer_document
 from streams.http.entries import NOT_ADDED, NOT_FOUND, Entry, Fault, check, said_of_all
 from streams.http.identifiers import Identifiers, UnknownError
-from streams.http.intake import Intake, Written
+from streams.http.intake import Intake, Written, not_written
 from streams.http.owners import BehindError, Owners, as_json
+from streams.http.paths import CUSTOMER, is_id
 from streams.http.repeats import FINGERPRINT, MOST_CHARACTERS, Answered, Place, Repeats, event_id_of, fingerprint_of
 
 _HEAD = TypeAdapter(SubscriptionHead)
@@ -52,18 +55,18 @@ class Subscriptions:
         async def look_up(request: Request) -> Response:
             return await _answered(self._look_up(request))
 
-        @router.post("/{customer_id:path}/subscriptions", summary="Opt-ins and opt-outs of one customer")
+        @router.post("/" + CUSTOMER + "/subscriptions", summary="Opt-ins and opt-outs of one customer")
         async def post(customer_id: str, request: Request) -> Response:
             return await _answered(self._post(customer_id, request))
 
-        @router.get("/{customer_id:path}/subscriptions", summary="A customer's statuses")
+        @router.get("/" + CUSTOMER + "/subscriptions", summary="A customer's statuses")
         async def get(customer_id: str, request: Request) -> Response:
             return await _answered(self._get(customer_id, request))
 
         return router
 
     async def _get(self, customer_id: str, request: Request) -> Response:
-        org_id = org_of(request, self._owners)
+        org_id = _place_of(customer_id, request, self._owners)
         found = await self._owners.caught_up(customer_key(org_id, customer_id))
         if isinstance(found, int):
             return await self._owners.pass_on(found, request)
@@ -98,7 +101,7 @@ class Subscriptions:
         except UnknownError as exc:
             raise UnclearError(400, f"identifierName: {exc}") from None
         if isinstance(customers, Response):
-            return customers
+            raise UnclearError(customers.status_code, orjson.loads(customers.body)["detail"])
         if not customers:
             return _refused(404, [Fault(NOT_FOUND, f"customer not found: nobody has this {kind}")])
         passed = {"org_id": str(org_id)} | {name: query[name] for name in ("source",) if name in query}
@@ -106,14 +109,14 @@ class Subscriptions:
         for customer_id in customers:
             number = self._owners.number_of(customer_key(org_id, customer_id))
             if self._owners.here(number) is not None:
-                answers.append(await self._write(org_id, customer_id, request))
+                answers.append(await _answered(self._write(org_id, customer_id, request)))
             else:
                 path = f"/v2/customers/{quote(customer_id, safe='')}/subscriptions?{urlencode(passed)}"
                 answers.append(await self._owners.send_on(number, path, request))
         return answers[0] if len(answers) == 1 else _together(answers, len(customers))
 
     async def _post(self, customer_id: str, request: Request) -> Response:
-        org_id = org_of(request, self._owners)
+        org_id = _place_of(customer_id, request, self._owners)
         number = self._owners.number_of(customer_key(org_id, customer_id))
         if self._owners.here(number) is None:
             return await self._owners.pass_on(number, request)
@@ -214,7 +217,16 @@ async def _answered(answer: Any) -> Response:
         return _refused(exc.status, [Fault(exc.status, str(exc))])
     except BehindError as exc:
         return _refused(503, [Fault(503, str(exc))])
+    except RefusedError as exc:
+        return not_written(exc)
     return response
+
+
+def _place_of(customer_id: str, request: Request, owners: Owners) -> int:
+    """The org of a request about this customer. Raises UnclearError."""
+    if not is_id(customer_id):
+        raise UnclearError(400, "customer_id: 1 to 128 characters")
+    return org_of(request, owners)
 
 
 def _org(partition: Partition, org_id: int) -> Org:
@@ -231,9 +243,13 @@ def _read(body: bytes) -> tuple[dict[str, Any], SubscriptionHead]:
     except orjson.JSONDecodeError as exc:
         raise UnclearError(400, f"the body is not JSON: {exc}") from None
     try:
-        return given, _HEAD.validate_python(given)
+        head = _HEAD.validate_python(given)
+        check_nesting(given)
     except ValidationError as exc:
         raise UnclearError(400, "; ".join(faults_of(exc))) from None
+    except UnreadableError as exc:
+        raise UnclearError(400, str(exc)) from None
+    return given, head
 
 
 def _not_found(customer_id: str) -> Fault:
@@ -241,7 +257,11 @@ def _not_found(customer_id: str) -> Fault:
 
 
 def _refused(status: int, faults: list[Fault]) -> Response:
-    return as_json({"subscriptions": [], "warnings": [], "errors": [fault.document() for fault in faults]}, status)
+    errors = [fault.document() for fault in faults]
+    answer = as_json({"subscriptions": [], "warnings": [], "errors": errors}, status)
+    if status == 503:
+        answer.headers["Retry-After"] = "1"
+    return answer
 
 
 def _repeated(before: Answered, fingerprint: str) -> Response:
@@ -276,12 +296,15 @@ def _accepted(
 
 
 def _together(answers: list[Response], customers: int) -> Response:
-    """One answer of several customers' answers. It is as good as the best of them."""
+    """One answer of several customers' answers. It is as good as the best of them, and says what the others lack."""
     documents = [orjson.loads(answer.body) for answer in answers]
-    whole: dict[str, Any] = dict(documents[0])
+    for document, answer in zip(documents, answers, strict=True):
+        document.setdefault("errors", [Fault(answer.status_code, str(document.get("detail"))).document()])
+    best = next((document for document in documents if document.get("positions")), None)
+    if best is None:
+        return answers[0]
+    whole: dict[str, Any] = dict(best)
     for name in ("subscriptions", "warnings", "errors", "positions"):
         whole[name] = [one for document in documents for one in document.get(name, [])]
-    if not whole["positions"]:
-        return answers[0]
     whole["warnings"].append(Fault(NOT_ADDED, f"the identifier is shared: applied to {customers} customers").document())
     return as_json(whole)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
@@ -9,7 +10,8 @@ from aiokafka.producer.message_accumulator import BatchBuilder
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from streams.engine.outputs import Outputs
+from streams.config import Config
+from streams.engine.outputs import Outputs, RefusedError, Writer
 from streams.engine.wire import RecordBatch, batch_of, encode_headers, header_prefix, varint
 from streams.topics import CHANGELOG_BYTES, OUTPUT_BYTES
 from tests.written import by_place
@@ -89,3 +91,17 @@ def test_outputs_keep_the_order_of_each_place() -> None:
         outputs.add("even" if number % 2 == 0 else "odd", 0, b"k", b"%d" % number)
     assert [value for _, value, _ in by_place(outputs)["even", 0]] == [b"0", b"2", b"4"]
     assert [value for _, value, _ in by_place(outputs)["odd", 0]] == [b"1", b"3", b"5"]
+
+
+async def _append(group: list[tuple[bytes, bytes]]) -> None:
+    writer = Writer(Config(bootstrap_servers="127.0.0.1:9"))
+    try:
+        await writer.append_each("t", [(0, group)])
+    finally:
+        await writer.stop()
+
+
+def test_a_group_that_exceeds_one_batch_is_refused_whole() -> None:
+    half = bytes(CHANGELOG_BYTES // 2)
+    with pytest.raises(RefusedError, match="exceed one batch"):
+        asyncio.run(_append([(b"k", half), (b"k", half)]))

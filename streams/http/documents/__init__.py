@@ -21,7 +21,8 @@ Consent changes in, one current answer to "may we send?" out.
 
 Everything that is written here ends as events in Kafka (`consent.changes`, `consent.inbound`) before it is answered.
 A worker on loopback without a users file asks for no credentials; every other one does, but for the probes and for
-customers' links. Fields that are not known are allowed everywhere.
+customers' links. Fields that are not known are allowed everywhere. Times are RFC 3339 with any offset, from 1970 on;
+whole numbers are written without a fraction, so 1.0 is none.
 """
 _SECURITY: Schema = {
     "basic": {"type": "http", "scheme": "basic", "description": "A user of the users file, for the orgs listed there."},

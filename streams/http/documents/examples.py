@@ -50,9 +50,9 @@ STATE: Doc = {
         }
     ],
 }  # fmt: skip
-FORESIGHT: Doc = {
+PREVIEWED: Doc = {
     "as_of": {"partition": 3, "offset": 21},
-    "outcomes": [{"outcome": "ignored", "outcome_reason": "superseded", "contradicts_newer_opt_out": True}],
+    "outcomes": [{"outcome": "pending", "outcome_reason": None, "contradicts_newer_opt_out": False}],
 }
 IN_FORCE: Doc = {"org_id": 100, "version": 1, "partitions": {"0": 1, "3": 1}, "settings": EXAMPLES["settings"]}
 PAGE = '<!doctype html><html lang="en"> ... <button>Unsubscribe</button> ... </html>'

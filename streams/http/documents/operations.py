@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
-from schemas.answers import CustomersFound, CustomerState, Foresight, Problem, SettingsInForce, Taken
+from schemas.answers import CustomersFound, CustomerState, Previewed, Problem, SettingsInForce, Taken
 from schemas.eligibility import Decision, EligibilityRequest
-from schemas.events import ConsentChanged
+from schemas.events import BatchReverted, ConsentChanged, ConsentVerified, CustomerErased, CustomerRegistered
 from schemas.examples import EXAMPLES
 from schemas.inbound import CallMissed, SmsReceived
 from schemas.subscriptions import (
     LegacyAnswer,
     LegacyRequest,
     SubscriptionAnswer,
+    SubscriptionRefusal,
     SubscriptionRequest,
     SubscriptionStatuses,
 )
@@ -42,6 +43,7 @@ from streams.http.documents.parts import (
     refused,
 )
 
+_EVENTS = (ConsentChanged, ConsentVerified, BatchReverted, CustomerRegistered, CustomerErased)
 _BATCH = Answer("Opt-ins and opt-outs", examples.SUBSCRIPTIONS, (SubscriptionRequest,))
 _BATCH_ANSWERS = {
     200: Answer("At least one entry is in the log; `errors` name the others", examples.ACCEPTED, (SubscriptionAnswer,)),
@@ -51,6 +53,9 @@ _BATCH_ANSWERS = {
     404: refused("The customer is not registered (1012), or the org has no settings (404)", 1012,
                   "customer not found: '565039505' is not registered"),
     413: LARGE,
+    503: Answer("Not now: the state is behind the log, or the partition is being moved",
+                examples.refusal(503, "the state is behind the log: try again in a second"),
+                (SubscriptionRefusal, Problem)),
     422: refused("The Idempotency-Key came with another request before", 422,
                   "Idempotency-Key: it came with another request before"),
     500: refused("All entries failed (1000)", 1000,
@@ -72,7 +77,6 @@ def _hook(what: str, name: str, model: Any) -> Operation:
     return Operation(name, "gateways", what, text, answers, body=Answer(what, EXAMPLES[event], (model,)))
 
 
-_EVENTS = {"type": "array", "maxItems": 1000, "items": {"$ref": "#/components/schemas/ConsentChanged"}}
 _SHOWN = {
     200: Answer("A page with what the link does, and a button", examples.PAGE, media=HTML),
     404: Answer("The token is not ours", examples.FAULT_PAGE, media=HTML),
@@ -111,18 +115,6 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
         },
         (ORG,),
     ),
-    ("POST", "/v1/orgs/{org_id}/preview"): Operation(
-        "preview", "state", "What events would do, if they were published now",
-        "At most 1000 events, of customers whose keys share a partition. They are applied in their order to copies of "
-        "the states at the log's end; nothing is written. `consent-streams import --dry-run` asks this.",
-        {
-            200: Answer("An outcome for each", examples.FORESIGHT, (Foresight,)),
-            403: FOREIGN, 413: LARGE,
-            422: problem("The list cannot be weighed as it is", "1001 events are too many at once: at most 1000"),
-        },
-        (ORG,),
-        Answer("The events", [EXAMPLES["consent.changed"]], (ConsentChanged,), schema=_EVENTS),
-    ),
     ("GET", "/v1/orgs/{org_id}/customers"): Operation(
         "findCustomers", "state", "The customers who have an identifier",
         "Several customers can share a mobile number or an address. Nobody has it: an empty list.",
@@ -137,6 +129,21 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
             Parameter("value", "query", "The identifier", {"type": "string"}, "+15550100505", required=True),
         ),
     ),
+    ("POST", "/v1/orgs/{org_id}/preview"): Operation(
+        "preview", "state", "What events of customers of one partition would do",
+        "For a dry run: nothing is written. Each event is weighed after those before it.",
+        {
+            200: Answer("One outcome for each event", examples.PREVIEWED, (Previewed,)),
+            403: FOREIGN, 413: LARGE,
+            422: problem("The list cannot be weighed", "the customers 100:1 and 100:2 are of different partitions: "
+                         "ask for each apart"),
+        },
+        (ORG,),
+        Answer("Events of customers", [EXAMPLES["consent.changed"]], _EVENTS, schema={
+            "type": "array", "maxItems": 1_000,
+            "items": {"oneOf": [{"$ref": f"#/components/schemas/{event.__name__}"} for event in _EVENTS]},
+        }),
+    ),
     ("POST", "/v2/customers/{customer_id}/subscriptions"): Operation(
         "subscribe", "subscriptions", "Opt-ins and opt-outs of one customer", _BATCH_TEXT, _BATCH_ANSWERS,
         (CUSTOMER, *WHICH_ORG, SOURCE, ONCE), _BATCH,
@@ -150,7 +157,7 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
         "getSubscriptions", "subscriptions", "A customer's statuses", "Every place that anything was said of.",
         {
             200: Answer("The statuses", examples.STATUSES, (SubscriptionStatuses,)),
-            **{status: _BATCH_ANSWERS[status] for status in (400, 403, 404)},
+            **{status: _BATCH_ANSWERS[status] for status in (400, 403, 404, 503)},
         },
         (CUSTOMER, *WHICH_ORG),
     ),
