@@ -120,6 +120,7 @@ async def _check(config: Config) -> None:
     problems = await admin.check_topics(config, fatal_only=True)
     if problems:
         raise WorkerError("; ".join(problems))
+    await admin.check_rights(config)
     ids = await admin.topic_ids(config)
     if not config.link_secret and not config.listens_on_loopback:
         log.warning("CONSENT_LINK_SECRET is not set: links that this worker signs are good at this worker only")
