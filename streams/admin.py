@@ -39,6 +39,8 @@ from streams.topics import KEEP, TopicSpec
 CONNECT_S = 7.0  # a broker that has not answered by then is called unreachable, within ten seconds of the command
 CREATE_S = 15.0  # from "created" to "every partition has a leader", which a loaded broker takes a moment for
 POLL_S = 0.1
+#: The answer of a broker that does not tell what a user may do, and the bits for everything.
+NOT_TOLD, ALL = -(1 << 31), -1
 #: Outputs must be allowed to be this many times larger than the inputs they carry, the changelog even more.
 OUTPUT_FACTOR = topics.OUTPUT_BYTES // topics.INPUT_BYTES
 CHANGELOG_FACTOR = topics.CHANGELOG_BYTES // topics.INPUT_BYTES
@@ -170,7 +172,7 @@ async def _metadata(config: Config, names: Iterable[str]) -> tuple[str, list[Top
         if error_code and not partitions:
             raise KafkaFault(f"topic {name} cannot be described: {error.__name__}")
         led = all(leader >= 0 for _, _, leader, *_ in partitions)
-        states.append(TopicState(name, topic_id, len(partitions), led, allowed))
+        states.append(TopicState(name, topic_id, len(partitions), led, ALL if allowed == NOT_TOLD else allowed))
     return answer.cluster_id or "", states
 
 

@@ -182,7 +182,8 @@ class Worker:
     def _conclude(self, error: BaseException | None, in_time: bool) -> int:
         if error is not None:
             log.debug("the error that ended the worker", exc_info=error)
-            expected = type(error).__module__.startswith("streams.")
+            # Rights that are taken from a worker while it runs are no fault of its own.
+            expected = type(error).__module__.startswith("streams.") or isinstance(error, admin.DENIED)
             what = str(error) if expected else f"{type(error).__name__}: {error}"
             if not expected:
                 log.error("unexpected error", exc_info=error)

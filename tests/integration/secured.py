@@ -23,7 +23,7 @@ from streams.broker.ports import free_port
 OPERATIONS = {"Read": 3, "Write": 4, "Create": 5, "Describe": 8, "DescribeConfigs": 10}
 RESOURCES = {"topic": 2, "group": 3, "transactional_id": 5}
 PATTERNS = {"literal": 3, "prefixed": 4}
-ALLOW = 3
+DENY, ALLOW = 2, 3
 
 #: Everybody who can log in, beside `root`, who may do everything.
 ROLES = ("worker", "producer", "campaigns", "gateway", "sender", "analyst", "operator")
@@ -138,15 +138,24 @@ class SecuredKafka:
         """Do what these lines of `kafka-acls.sh` would do, which is not there: only its words are read."""
         asyncio.run(self._allow([shlex.split(line) for line in commands.splitlines() if not line.startswith("#")]))
 
+    def deny(self, user: str, operation: str, resource: str, name: str) -> None:
+        """Take a right away, whatever was allowed."""
+        kind, literal = RESOURCES[resource], PATTERNS["literal"]
+        asyncio.run(
+            self._send([CreateAclsRequest(kind, name, literal, f"User:{user}", "*", OPERATIONS[operation], DENY)])
+        )
+
     async def _allow(self, commands: Sequence[Sequence[str]]) -> None:
+        assert {tool for tool, *_ in commands} == {"kafka-acls.sh"}
+        await self._send([request for _, *words in commands for request in _requests(words)])
+
+    async def _send(self, requests: Sequence[CreateAclsRequest]) -> None:
         admin = AIOKafkaAdminClient(bootstrap_servers=self.bootstrap)
         await admin.start()
         try:
-            for tool, *words in commands:
-                assert tool == "kafka-acls.sh"
-                for request in _requests(words):
-                    answer = await admin._send_to_controller(request)
-                    assert [code for code, *_ in answer.creation_responses] == [0], answer
+            for request in requests:
+                answer = await admin._send_to_controller(request)
+                assert [code for code, *_ in answer.creation_responses] == [0], answer
         finally:
             await admin.close()
 

@@ -32,10 +32,12 @@ from tests.integration.harness import (
     DECISIONS,
     NOTIFICATIONS,
     REQUESTS,
+    SHORT_SESSION,
     Loop,
     Worker,
     World,
 )
+from tests.integration.orgs import Org
 from tests.integration.secured import ROLES, SecuredKafka
 from tests.integration.test_lifecycle import refused
 
@@ -243,3 +245,21 @@ def test_a_worker_that_lacks_a_right_names_it_in_one_line(
     secured.allow("\n".join(kept))
     line = refused(make_worker(world, **own(world, secured, "worker")))
     assert f"Kafka denies consent-worker: {names.format(prefix=prefix)} (`consent-streams topics acls`" in line
+
+
+@pytest.mark.parametrize(
+    ("operation", "resource", "name"),
+    [("Read", "group", "consent-streams"), ("Read", "topic", CHANGES), ("Write", "topic", AUDIT)],
+)
+def test_a_worker_that_loses_a_right_ends_and_names_what_it_may_not_use(
+    secured: SecuredKafka, make_world: MakeWorld, make_worker: MakeWorker, operation: str, resource: str, name: str
+) -> None:
+    world = make_world(bootstrap=secured.bootstrap)
+    full = world.config.topic(name)
+    secured.allow(invoke("topics", "acls", "--role", "worker", env=world.env).stdout)
+    worker = make_worker(world, **own(world, secured, "worker"), **SHORT_SESSION).start().ready()
+    secured.deny("consent-worker", operation, resource, full)
+    Org(world)
+    assert worker.wait() == 1
+    assert worker.last_line.startswith("Error: the worker ends: "), worker.errors
+    assert full in worker.last_line
