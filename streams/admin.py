@@ -10,35 +10,48 @@ import uuid
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
-from io import BytesIO
 
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.client import AIOKafkaClient
 from aiokafka.errors import (
+    ClusterAuthorizationFailedError,
+    GroupAuthorizationFailedError,
     IncompatibleBrokerVersion,
     KafkaConnectionError,
     KafkaError,
     KafkaTimeoutError,
     ProducerFenced,
     TopicAlreadyExistsError,
+    TopicAuthorizationFailedError,
+    TransactionalIdAuthorizationFailed,
     UnknownTopicOrPartitionError,
     for_code,
 )
-from aiokafka.protocol.abstract import AbstractType
-from aiokafka.protocol.api import Request, RequestStruct, Response
-from aiokafka.protocol.types import Boolean, CompactArray, CompactString, Int16, Int32, Schema, TaggedFields
+from aiokafka.protocol.group import HeartbeatRequest
 
-from streams import topics
+from streams import acls, topics
 from streams.config import Config
+from streams.kafka import connection, refusal
+from streams.metadata import MetadataRequest
 from streams.topics import KEEP, TopicSpec
 
 CONNECT_S = 7.0  # a broker that has not answered by then is called unreachable, within ten seconds of the command
 CREATE_S = 15.0  # from "created" to "every partition has a leader", which a loaded broker takes a moment for
 POLL_S = 0.1
+#: The answer of a broker that does not tell what a user may do, and the bits for everything.
+NOT_TOLD, ALL = -(1 << 31), -1
 #: Outputs must be allowed to be this many times larger than the inputs they carry, the changelog even more.
 OUTPUT_FACTOR = topics.OUTPUT_BYTES // topics.INPUT_BYTES
 CHANGELOG_FACTOR = topics.CHANGELOG_BYTES // topics.INPUT_BYTES
+
+
+#: What aiokafka raises where Kafka is not there, or does not let us in, or does not let us do something.
+ABSENT = (KafkaConnectionError, KafkaTimeoutError, TimeoutError)
+DENIED = (
+    TopicAuthorizationFailedError, GroupAuthorizationFailedError, ClusterAuthorizationFailedError,
+    TransactionalIdAuthorizationFailed,
+)  # fmt: skip
 
 
 class KafkaFault(Exception):  # noqa: N818 - what the operator sees; not an error of ours
@@ -54,12 +67,16 @@ class TopicMissing(KafkaFault):
 
 @dataclass(frozen=True, slots=True)
 class TopicState:
-    """One topic of the cluster: full name, id, partition count, and whether every partition has a leader."""
+    """One topic of the cluster: full name, id, partition count, and whether every partition has a leader.
+
+    `allowed` has a bit for the number of each operation that this client's user may do, see `streams.acls`.
+    """
 
     name: str
     id: uuid.UUID
     partitions: int
     ready: bool
+    allowed: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,73 +95,12 @@ class Problem:
     fatal: bool = True
 
 
-class _Uuid(AbstractType):  # type: ignore[misc]
-    @classmethod
-    def encode(cls, value: uuid.UUID) -> bytes:
-        return value.bytes
-
-    @classmethod
-    def decode(cls, data: BytesIO) -> uuid.UUID:
-        return uuid.UUID(bytes=data.read(16))
-
-
-class _MetadataResponse(Response):  # type: ignore[misc]
-    # aiokafka 0.14 stops at version 5; topic ids came with version 10 (Kafka 2.8).
-    API_KEY = 3
-    API_VERSION = 10
-    SCHEMA = Schema(
-        ("throttle_time_ms", Int32),
-        ("brokers", CompactArray(
-            ("node_id", Int32), ("host", CompactString()), ("port", Int32), ("rack", CompactString()),
-            ("tags", TaggedFields),
-        )),
-        ("cluster_id", CompactString()),
-        ("controller_id", Int32),
-        ("topics", CompactArray(
-            ("error_code", Int16), ("name", CompactString()), ("topic_id", _Uuid), ("is_internal", Boolean),
-            ("partitions", CompactArray(
-                ("error_code", Int16), ("partition", Int32), ("leader", Int32), ("leader_epoch", Int32),
-                ("replicas", CompactArray(Int32)), ("isr", CompactArray(Int32)), ("offline", CompactArray(Int32)),
-                ("tags", TaggedFields),
-            )),
-            ("authorized_operations", Int32), ("tags", TaggedFields),
-        )),
-        ("authorized_operations", Int32),
-        ("tags", TaggedFields),
-    )  # fmt: skip
-
-
-class _MetadataStruct(RequestStruct):  # type: ignore[misc]
-    API_KEY = 3
-    API_VERSION = 10
-    FLEXIBLE_VERSION = True
-    RESPONSE_TYPE = _MetadataResponse
-    SCHEMA = Schema(
-        ("topics", CompactArray(("topic_id", _Uuid), ("name", CompactString()), ("tags", TaggedFields))),
-        ("allow_auto_topic_creation", Boolean),
-        ("include_cluster_authorized_operations", Boolean),
-        ("include_topic_authorized_operations", Boolean),
-        ("tags", TaggedFields),
-    )
-
-
-class _MetadataRequest(Request[_MetadataStruct]):  # type: ignore[misc]
-    API_KEY = 3
-
-    def __init__(self, names: Iterable[str]) -> None:
-        self._names = list(names)
-
-    def build(self, request_struct_class: type[_MetadataStruct]) -> _MetadataStruct:
-        named: list[tuple[uuid.UUID, str, dict[int, bytes]]] = [(uuid.UUID(int=0), name, {}) for name in self._names]
-        return request_struct_class(named, False, False, False, {})
-
-
 @contextmanager
 def plain_faults(config: Config) -> Iterator[None]:
     """Turn what aiokafka raises inside the block into a KafkaFault with one clear line."""
     try:
         yield
-    except (KafkaConnectionError, KafkaTimeoutError, TimeoutError) as error:
+    except ABSENT as error:
         raise KafkaFault(
             f"Kafka does not answer at {config.bootstrap_servers}: "
             "is it running, and is CONSENT_BOOTSTRAP_SERVERS (--bootstrap-servers) right?"
@@ -153,9 +109,30 @@ def plain_faults(config: Config) -> Iterator[None]:
         raise KafkaFault(f"the Kafka at {config.bootstrap_servers} is too old: 2.8 or newer is needed") from error
     except ProducerFenced as error:
         raise KafkaFault("another command of the same kind took over; try again when it is done") from error
+    except DENIED as error:
+        raise _denied(config, " ".join(str(error).split())) from error
     except KafkaError as error:
         text = " ".join(str(error).split()) or type(error).__name__
         raise KafkaFault(f"Kafka refused it: {text}") from error
+
+
+def _denied(config: Config, what: str) -> KafkaFault:
+    user = config.kafka_username or "this client"
+    return KafkaFault(f"Kafka denies {user}: {what} (`consent-streams topics acls` lists what each role needs)")
+
+
+@asynccontextmanager
+async def opening(config: Config) -> AsyncIterator[None]:
+    """A block that connects, within CONNECT_S. Raises KafkaFault, which says so if it is the login that is refused."""
+    try:
+        with plain_faults(config):
+            async with asyncio.timeout(CONNECT_S):
+                yield
+    except KafkaFault as fault:
+        reason = await refusal(config) if isinstance(fault.__cause__, ABSENT) else None
+        if reason is None:
+            raise
+        raise KafkaFault(reason) from fault.__cause__
 
 
 async def describe(config: Config) -> Cluster:
@@ -174,27 +151,28 @@ async def partitions_of(config: Config, name: str) -> int:
 
 
 async def _metadata(config: Config, names: Iterable[str]) -> tuple[str, list[TopicState]]:
-    with plain_faults(config):
-        client = AIOKafkaClient(bootstrap_servers=config.bootstrap_servers, request_timeout_ms=int(CONNECT_S * 1000))
+    async with opening(config):
+        client = AIOKafkaClient(**connection(config), request_timeout_ms=int(CONNECT_S * 1000))
         try:
-            async with asyncio.timeout(CONNECT_S):
-                await client.bootstrap()
-                # A broker that was away for longer than its session knows of no brokers, itself included, for a moment.
-                while (node := client.get_random_node()) is None:
-                    await asyncio.sleep(POLL_S)
-                    await client.force_metadata_update()
-                answer = await client.send(node, _MetadataRequest(names))
+            await client.bootstrap()
+            # A broker that was away for longer than its session knows of no brokers, itself included, for a moment.
+            while (node := client.get_random_node()) is None:
+                await asyncio.sleep(POLL_S)
+                await client.force_metadata_update()
+            answer = await client.send(node, MetadataRequest(names))
         finally:
             await client.close()
     states = []
-    for error_code, name, topic_id, _, partitions, *_ in answer.topics:
+    for error_code, name, topic_id, _, partitions, allowed, _ in answer.topics:
         error = for_code(error_code)
         if error is UnknownTopicOrPartitionError:
             continue
+        if error is TopicAuthorizationFailedError:
+            raise _denied(config, f"to describe topic {name}")
         if error_code and not partitions:
             raise KafkaFault(f"topic {name} cannot be described: {error.__name__}")
         led = all(leader >= 0 for _, _, leader, *_ in partitions)
-        states.append(TopicState(name, topic_id, len(partitions), led))
+        states.append(TopicState(name, topic_id, len(partitions), led, ALL if allowed == NOT_TOLD else allowed))
     return answer.cluster_id or "", states
 
 
@@ -206,6 +184,27 @@ async def cluster_id(config: Config) -> str:
 async def topic_ids(config: Config) -> dict[str, uuid.UUID]:
     """The id of each of our topics that exists, by its name without prefix; a re-created topic has another id."""
     return {name: state.id for name, state in (await describe(config)).topics.items()}
+
+
+async def check_rights(config: Config) -> None:
+    """Raises KafkaFault if Kafka denies this client's user some of what a worker does.
+
+    Asked for at the start, since Faust waits for ever where it is not let into its group.
+    """
+    allowed = {state.name: state.allowed for state in (await describe(config)).topics.values()}
+    async with _admin(config) as admin:
+        # A heartbeat of nobody changes nothing; only a group that may not be used refuses it as such.
+        answer = await admin._send_request(HeartbeatRequest(config.group, -1, ""))
+    if for_code(answer.error_code) is not GroupAuthorizationFailedError:
+        allowed[config.group] = 1 << acls.NUMBERS[acls.READ]
+    denied = [
+        f"{operation} on {acl.resource} {acl.name}"
+        for acl in acls.acls(config, roles=("worker",))
+        for operation in acl.operations
+        if not allowed.get(acl.name, 0) >> acls.NUMBERS[operation] & 1
+    ]
+    if denied:
+        raise _denied(config, "; ".join(denied))
 
 
 async def create_topics(config: Config) -> list[str]:
@@ -274,9 +273,9 @@ async def _configs(config: Config, states: Iterable[TopicState]) -> dict[str, di
 @asynccontextmanager
 async def _admin(config: Config) -> AsyncIterator[AIOKafkaAdminClient]:
     with plain_faults(config):
-        admin = AIOKafkaAdminClient(bootstrap_servers=config.bootstrap_servers)
+        admin = AIOKafkaAdminClient(**connection(config))
         try:
-            async with asyncio.timeout(CONNECT_S):
+            async with opening(config):
                 await admin.start()
                 # A broker that has only just come up names no controller for a moment.
                 while admin._client.cluster.controller is None:

@@ -8,7 +8,9 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 import faust
+from faust.auth import SASLCredentials, SSLCredentials
 from faust.types import TP
+from faust.types.auth import CredentialsT
 
 from streams import topics
 from streams.agents.changes import Changes
@@ -28,6 +30,7 @@ from streams.engine.partition import Partition
 from streams.engine.requests import Desk, RequestsLane, Tell
 from streams.engine.table import BytesStore, BytesTable
 from streams.engine.transport import Assignor, Transport
+from streams.kafka import connection
 from streams.links import Links, secret_of
 from streams.topics import TopicSpec
 
@@ -170,11 +173,26 @@ def _remember_forwards(scribe: Scribe, sent_home: resume.Forwarded, source: str,
         scribe.written[source] = sent
 
 
+def _credentials(config: Config) -> CredentialsT | None:
+    """The login of all our Kafka clients, in Faust's words."""
+    login = connection(config)
+    context = login.get("ssl_context")
+    if not config.kafka_has_login:
+        return context and SSLCredentials(context)
+    return SASLCredentials(
+        username=login["sasl_plain_username"],
+        password=login["sasl_plain_password"],
+        mechanism=login["sasl_mechanism"],
+        ssl_context=context,
+    )
+
+
 def make_app(config: Config, engine: Engine, url: str) -> App:
     """The Faust app of a worker that other workers reach under `url`. Must be called on the worker's event loop."""
     app = App(
         config.group,
         broker=[f"kafka://{address.strip()}" for address in config.bootstrap_servers.split(",")],
+        broker_credentials=_credentials(config),
         store="rocksdb://",
         datadir=config.datadir / "state",
         canonical_url=url,

@@ -15,9 +15,10 @@ from types import TracebackType
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.errors import KafkaError
 
-from streams.admin import CONNECT_S, KafkaFault, partitions_of, plain_faults
+from streams.admin import CONNECT_S, KafkaFault, opening, partitions_of, plain_faults
 from streams.config import Config
 from streams.domain.keys import partition_of
+from streams.kafka import connection
 from streams.topics import INPUT_BYTES
 
 ACK_S = 20.0  # an acknowledgement takes milliseconds; by then the broker has gone
@@ -70,7 +71,7 @@ class Producer:
 
     async def __aenter__(self) -> Producer:
         self._producer = AIOKafkaProducer(
-            bootstrap_servers=self._config.bootstrap_servers,
+            **connection(self._config),
             acks="all",
             enable_idempotence=True,
             linger_ms=LINGER_MS,
@@ -78,13 +79,12 @@ class Producer:
             transactional_id=self._transactional_id,
             transaction_timeout_ms=TRANSACTION_MS,
         )
-        with plain_faults(self._config):
-            try:
-                async with asyncio.timeout(CONNECT_S):
-                    await self._producer.start()
-            except BaseException:
-                await self._close()
-                raise
+        try:
+            async with opening(self._config):
+                await self._producer.start()
+        except BaseException:
+            await self._close()
+            raise
         return self
 
     async def __aexit__(
@@ -159,7 +159,7 @@ async def send_settings(
     config: Config, topic: str, org_id: int, key: bytes, value: bytes, headers: Sequence[Header] = ()
 ) -> list[Sent]:
     """Write an org's `settings.changed` to every partition in one transaction; one writer per org at a time."""
-    async with Producer(config, f"{config.topic_prefix}consent-settings-{org_id}") as producer:
+    async with Producer(config, config.settings_writer(org_id)) as producer:
         return await producer.send_everywhere(topic, key, value, headers)
 
 
@@ -183,19 +183,18 @@ class Reader:
             raise KafkaFault(f"topic {self._topic} has only {count} partitions: see `consent-streams topics check`")
         self._assigned = [TopicPartition(self._topic, partition) for partition in sorted(wanted)]
         self._consumer = AIOKafkaConsumer(
-            bootstrap_servers=self._config.bootstrap_servers,
+            **connection(self._config),
             enable_auto_commit=False,
             auto_offset_reset="earliest",
             isolation_level="read_committed",
             request_timeout_ms=int(CONNECT_S * 1000),
         )
-        with plain_faults(self._config):
-            try:
-                async with asyncio.timeout(CONNECT_S):
-                    await self._consumer.start()
-            except BaseException:
-                await self._close()
-                raise
+        try:
+            async with opening(self._config):
+                await self._consumer.start()
+        except BaseException:
+            await self._close()
+            raise
         self._consumer.assign(self._assigned)
         return self
 

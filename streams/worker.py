@@ -120,6 +120,7 @@ async def _check(config: Config) -> None:
     problems = await admin.check_topics(config, fatal_only=True)
     if problems:
         raise WorkerError("; ".join(problems))
+    await admin.check_rights(config)
     ids = await admin.topic_ids(config)
     if not config.link_secret and not config.listens_on_loopback:
         log.warning("CONSENT_LINK_SECRET is not set: links that this worker signs are good at this worker only")
@@ -181,7 +182,8 @@ class Worker:
     def _conclude(self, error: BaseException | None, in_time: bool) -> int:
         if error is not None:
             log.debug("the error that ended the worker", exc_info=error)
-            expected = type(error).__module__.startswith("streams.")
+            # Rights that are taken from a worker while it runs are no fault of its own.
+            expected = type(error).__module__.startswith("streams.") or isinstance(error, admin.DENIED)
             what = str(error) if expected else f"{type(error).__name__}: {error}"
             if not expected:
                 log.error("unexpected error", exc_info=error)

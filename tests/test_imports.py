@@ -34,12 +34,19 @@ BESIDE: dict[str, set[str]] = {
     "streams.topics": set(),
     "streams.metrics": set(),
     "streams.links": {"streams.config"},
+    "streams.kafka": {"streams.config"},
+    "streams.metadata": set(),
+    "streams.acls": {"streams.config", "streams.topics"},
     "streams.broker": {"streams.broker"},
-    "streams.admin": {"streams.config", "streams.topics", "streams.domain"},
-    "streams.client": {"streams.admin", "streams.config", "streams.topics", "streams.domain", "schemas"},
+    "streams.admin": {
+        "streams.acls", "streams.config", "streams.kafka", "streams.metadata", "streams.topics", "streams.domain"
+    },
+    "streams.client": {
+        "streams.admin", "streams.config", "streams.kafka", "streams.topics", "streams.domain", "schemas"
+    },
 }
 #: The inner layers may use only these of what stands beside them.
-USED_BY_INNER = {"streams", "streams.config", "streams.topics", "streams.metrics", "streams.links"}
+USED_BY_INNER = {"streams", "streams.config", "streams.kafka", "streams.topics", "streams.metrics", "streams.links"}
 
 
 def part_of(module: str) -> str:
@@ -126,7 +133,9 @@ def test_faust_is_known_to_the_engine_and_the_wiring_only(module: str) -> None:
 @pytest.mark.parametrize("module", MODULES)
 def test_kafka_clients_are_known_to_the_engine_and_to_what_talks_to_a_broker_by_itself(module: str) -> None:
     if tops(module) & {"aiokafka", "rocksdict"}:
-        assert part_of(module) in {"streams.engine", "streams.admin", "streams.client", "streams.cli"}
+        assert part_of(module) in {
+            "streams.engine", "streams.kafka", "streams.metadata", "streams.admin", "streams.client", "streams.cli"
+        }
 
 
 @pytest.mark.parametrize("module", MODULES)

@@ -37,6 +37,7 @@ class EmbeddedBroker:
     :param data_dir: the product's data folder; made if it is missing.
     :param port: the port on 127.0.0.1; 0 takes any free one, which this object keeps from its first start on.
     :param properties: server properties that win over ours (`streams.broker.settings`).
+    :param format_options: more words for Kafka's own tool that prepares the data folder, such as `--add-scram`.
     :param jvm_flags: heap and compiler flags, `SMALL_JVM` or `FAST_JVM` or any other.
     :param start_timeout_s: seconds until a start that is not ready counts as failed.
     :param stop_timeout_s: seconds until a stop that is not done becomes a kill.
@@ -49,6 +50,7 @@ class EmbeddedBroker:
         port: int = 0,
         *,
         properties: Mapping[str, str] | None = None,
+        format_options: Sequence[str] = (),
         jvm_flags: Sequence[str] = SMALL_JVM,
         start_timeout_s: float = 60.0,
         stop_timeout_s: float = 20.0,
@@ -58,6 +60,7 @@ class EmbeddedBroker:
         self._port = port
         self._port_may_change = port == 0
         self._properties = dict(properties or {})
+        self._format_options = list(format_options)
         self._jvm_flags = list(jvm_flags)
         self._start_timeout_s = start_timeout_s
         self._stop_timeout_s = stop_timeout_s
@@ -180,7 +183,7 @@ class EmbeddedBroker:
     def _format(self, jvm: list[str]) -> None:
         """Let Kafka's tool prepare the data folder. An id may begin with "-", hence the equals sign."""
         tool = ["kafka.tools.StorageTool", "format", f"--cluster-id={self.cluster_id}", "--ignore-formatted"]
-        command = [*jvm, *tool, "--config", str(self._folder.properties)]
+        command = [*jvm, *tool, "--config", str(self._folder.properties), *self._format_options]
         child = Child(command, self._folder.log, self._folder.path)
         self._child = child
         if not child.wait(FORMAT_TIMEOUT_S):

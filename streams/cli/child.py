@@ -29,7 +29,7 @@ class WorkerProcess:
         self.log = config.datadir / "worker.log"
         config.datadir.mkdir(parents=True, exist_ok=True)
         options = [f"--{name.replace('_', '-')}={value}" for name in WORKER if (value := getattr(config, name)) != ""]
-        # The token, which is a secret, comes to it with the environment.
+        # Secrets come to it with the environment.
         self._child = Child([sys.executable, "-m", "streams", "worker", *options], self.log, Path.cwd())
 
     def wait_ready(self) -> None:

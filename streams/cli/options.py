@@ -20,7 +20,7 @@ KAFKA = ("bootstrap_servers", "datadir", "topic_prefix")
 HTTP = ("http_host", "http_port", "ssl_certfile")
 TOPICS = ("partitions", "replication")
 #: Secrets would be seen in the list of processes: they have variables but no options.
-SECRETS = {"http_token", "http_user", "link_secret"}
+SECRETS = {name for name, field in _FIELDS.items() if field.metadata["secret"]}
 #: Everything that a worker reads.
 WORKER = tuple(name for name in _FIELDS if name not in {*SECRETS, "replication"})
 

@@ -68,9 +68,10 @@ class Root(click.Group):
 def _one_line(error: Exception) -> str:
     from streams.admin import KafkaFault  # noqa: PLC0415 - imports Kafka's client, which --help does not need
     from streams.broker import BrokerError  # noqa: PLC0415
+    from streams.config import ConfigError  # noqa: PLC0415
 
     text = " ".join(str(error).split())
-    if isinstance(error, (KafkaFault, BrokerError)):
+    if isinstance(error, (KafkaFault, BrokerError, ConfigError)):
         return text
     return f"{type(error).__name__}: {text} (CONSENT_LOG_LEVEL=debug shows where)"
 

@@ -1,11 +1,15 @@
-"""`topics create` and `topics check`."""
+"""`topics create`, `topics check` and `topics acls`."""
 
 from __future__ import annotations
+
+import shlex
+from dataclasses import asdict
+from typing import Any
 
 import click
 import orjson
 
-from streams import admin
+from streams import acls, admin
 from streams.config import Config
 from streams.topics import ALL
 
@@ -13,9 +17,25 @@ from .options import KAFKA, TOPICS, json_option, with_config
 from .run import note, progress, reachable, run
 
 
-@click.group("topics", short_help="Create or check the topics.")
+class OfRole(click.ParamType):
+    """`ROLE=VALUE`."""
+
+    def __init__(self, roles: tuple[str, ...], value: str) -> None:
+        self.name = f"role={value}"
+        self._roles = roles
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, str]:
+        """Role and value, or a usage error."""
+        role, _, text = str(value).partition("=")
+        if role not in self._roles or not text:
+            roles = ", ".join(self._roles)
+            self.fail(f"{value!r} is not {self.name.upper()} with one of the roles {roles}", param, ctx)
+        return role, text
+
+
+@click.group("topics", short_help="Create or check the topics; list who needs which right.")
 def command() -> None:
-    """Create the topics, or compare what is there with what is needed.
+    """Create the topics, or compare what is there with what is needed, or list who needs which right in Kafka.
 
     \b
     Example:
@@ -67,3 +87,47 @@ def check(ctx: click.Context, config: Config, as_json: bool) -> None:
         for problem in problems:
             click.echo(f"{problem}", err=True)
     ctx.exit(1 if problems else 0)
+
+
+@command.command("acls")
+@click.option(
+    "--principal", "principals", multiple=True, type=OfRole(tuple(acls.ROLES), "principal"), show_envvar=True,
+    metavar="ROLE=PRINCIPAL", help="who has the role, such as worker=User:CN=worker; default: User:consent-ROLE",
+)
+@click.option(
+    "--group", "groups", multiple=True, type=OfRole(acls.READERS, "group"), show_envvar=True,
+    metavar="ROLE=GROUP", help=f"consumer group of {', '.join(acls.READERS)}; default: consent-ROLE, after the prefix",
+)
+@click.option(
+    "--org", "orgs", multiple=True, type=int, show_envvar=True,
+    help="an org whose settings the operator may write, may be repeated; default: all",
+)
+@click.option(
+    "--role", "roles", multiple=True, type=click.Choice(list(acls.ROLES)), show_envvar=True,
+    help="list this role only, may be repeated",
+)
+@click.option("--command-config", metavar="FILE", show_envvar=True, help="with which `kafka-acls.sh` shall log in")
+@with_config("bootstrap_servers", "topic_prefix")
+@json_option
+def list_acls(
+    config: Config, principals: tuple[tuple[str, str], ...], groups: tuple[tuple[str, str], ...],
+    orgs: tuple[int, ...], roles: tuple[str, ...], command_config: str | None, as_json: bool,
+) -> None:
+    """List the rights that each role needs in Kafka, as commands of Kafka's own `kafka-acls.sh`; changes nothing.
+
+    \b
+    Example:
+      consent-streams topics acls --role worker --principal worker=User:CN=worker,O=Example
+    """  # fmt: skip
+    found = acls.acls(config, dict(principals), dict(groups), orgs, roles or tuple(acls.ROLES))
+    tool = ["kafka-acls.sh", "--bootstrap-server", config.bootstrap_servers or "HOST:PORT"]
+    tool += ["--command-config", command_config] if command_config else []
+    if as_json:
+        click.echo(orjson.dumps([asdict(acl) | {"command": [*tool, *acl.arguments()]} for acl in found]))
+        return
+    for role, what in acls.ROLES.items():
+        own = [acl for acl in found if acl.role == role]
+        if own:
+            click.echo(f"# {role}: {what}")
+        for acl in own:
+            click.echo(shlex.join([*tool, *acl.arguments()]))

@@ -12,6 +12,7 @@ from aiokafka.errors import KafkaError, ProducerFenced
 from streams.config import Config
 from streams.engine.fencing import FencedError, Owner, Place
 from streams.engine.wire import NO_HEADERS, RecordBatch, batch_of
+from streams.kafka import connection
 from streams.topics import CHANGELOG_BYTES
 
 #: A batch of outputs is closed at this size, well below what a broker accepts by default.
@@ -63,7 +64,7 @@ class Writer:
 
     def __init__(self, config: Config) -> None:
         self._producer = AIOKafkaProducer(
-            bootstrap_servers=config.bootstrap_servers,
+            **connection(config),
             client_id=f"{config.group}-writer",
             acks="all",
             enable_idempotence=True,

@@ -9,6 +9,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 
 from streams.config import Config
+from streams.kafka import connection
 
 #: First look at so many records of a partition's end, then at four times as many, up to the limit.
 FIRST_LOOK = 2_000
@@ -22,12 +23,8 @@ class LogReader:
     """Questions to the broker outside of the consumer group: ends of logs, and records near them."""
 
     def __init__(self, config: Config) -> None:
-        self._options = {
-            "bootstrap_servers": config.bootstrap_servers,
-            "client_id": f"{config.group}-reader",
-            "enable_auto_commit": False,
-            "group_id": None,
-        }
+        self._connection = {**connection(config), "client_id": f"{config.group}-reader"}
+        self._options = {**self._connection, "enable_auto_commit": False, "group_id": None}
         self._ends: Any = None
         self._admin: Any = None
 
@@ -57,9 +54,7 @@ class LogReader:
     async def committed(self, group: str, topic: str, partitions: Iterable[int]) -> Mapping[int, int]:
         """What a group has committed of each partition; 0 where there is nothing."""
         if self._admin is None:
-            admin = AIOKafkaAdminClient(
-                bootstrap_servers=self._options["bootstrap_servers"], client_id=self._options["client_id"]
-            )
+            admin = AIOKafkaAdminClient(**self._connection)
             await admin.start()
             self._admin = admin
         wanted = [TopicPartition(topic, partition) for partition in partitions]

@@ -116,6 +116,9 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
             return fetched
         if consumer._closed or fetcher._closed:
             raise driver.ConsumerStoppedError
+        # After an error that it does not get over, such as a right to the group that was taken away, the coordinator
+        # waits for ever to be asked; Faust never asks.
+        consumer._coordinator.check_errors()
         fetched.before = self._positions(consumer, active_partitions)
         deadline = monotonic() + (timeout or 0)
         with fetcher._subscriptions.fetch_context():

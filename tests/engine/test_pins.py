@@ -159,6 +159,11 @@ SOURCES: list[tuple[str, str, str]] = [
         "ConsumerThread.on_start: looks _do_heartbeat up on the instance",
     ),
     (
+        "aiokafka.consumer.group_coordinator:GroupCoordinator.check_errors",
+        "86af513f1fd3",
+        "ConsumerThread._fetch_records: raises what the coordinator cannot get over, and only that",
+    ),
+    (
         "aiokafka.consumer.consumer:AIOKafkaConsumer.highwater",
         "3bf8328f8b4c",
         "Consumer.lag; with read_committed it may be behind the last stable offset",

@@ -9,6 +9,7 @@ import pytest
 
 from streams.broker import ChosenBroker
 from tests.integration.harness import PARTITIONS, Loop, Worker, World
+from tests.integration.secured import SecuredKafka
 
 MakeWorld = Callable[..., World]
 MakeWorker = Callable[..., Worker]
@@ -20,6 +21,13 @@ def loop() -> Iterator[Loop]:
     loop = Loop()
     yield loop
     loop.close()
+
+
+@pytest.fixture(scope="session")
+def secured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SecuredKafka]:
+    """A Kafka with TLS, logins and rights; not to be hurt."""
+    with SecuredKafka(tmp_path_factory.mktemp("secured")) as kafka:
+        yield kafka
 
 
 @pytest.fixture(scope="module")

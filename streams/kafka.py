@@ -1,0 +1,111 @@
+"""How every part of the product connects to Kafka: the options in aiokafka's words, and why Kafka refuses them."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from aiokafka.conn import AIOKafkaConnection, collect_hosts, create_conn
+from aiokafka.errors import IllegalSaslStateError, KafkaError, SaslAuthenticationFailed, UnsupportedSaslMechanismError
+from aiokafka.protocol.metadata import MetadataRequest
+
+from streams.config import SASL_MECHANISMS, Config, ConfigError
+
+REFUSAL_S = 2.0  # a broker that lets us in or does not says so in milliseconds
+
+
+def connection(config: Config) -> dict[str, Any]:
+    """The arguments of every aiokafka client: where Kafka is and how to log in.
+
+    Raises ConfigError if a certificate or its key cannot be used.
+    """
+    return {"bootstrap_servers": config.bootstrap_servers, **_login(config)}
+
+
+def _login(config: Config) -> dict[str, Any]:
+    login: dict[str, Any] = {"security_protocol": config.kafka_security_protocol}
+    if config.kafka_has_tls:
+        login["ssl_context"] = _tls(config)
+    if config.kafka_has_login:
+        login["sasl_mechanism"] = config.kafka_sasl_mechanism or SASL_MECHANISMS[0]
+        login["sasl_plain_username"] = config.kafka_username
+        login["sasl_plain_password"] = config.kafka_password
+    return login
+
+
+def _tls(config: Config) -> ssl.SSLContext:
+    """Kafka's certificate must be one of the authorities', and name the host under which we call it."""
+    for name in ("kafka_cafile", "kafka_certfile", "kafka_keyfile"):
+        if path := getattr(config, name):
+            try:
+                Path(path).open("rb").close()
+            except OSError as error:
+                raise ConfigError(f"CONSENT_{name.upper()}: {path}: {error.strerror}") from None
+    try:
+        context = ssl.create_default_context(cafile=config.kafka_cafile or None)
+    except ssl.SSLError:
+        raise ConfigError(f"CONSENT_KAFKA_CAFILE: {config.kafka_cafile} holds no certificates in PEM") from None
+    if config.kafka_certfile:
+        try:
+            context.load_cert_chain(config.kafka_certfile, config.kafka_keyfile or None, _no_passphrase)
+        except ssl.SSLError as error:
+            key = config.kafka_keyfile or "the same file"
+            raise ConfigError(
+                f"CONSENT_KAFKA_CERTFILE: {config.kafka_certfile}, with the key in {key}, "
+                f"is no certificate with its private key in PEM: {error.reason}"
+            ) from None
+    return context
+
+
+def _no_passphrase() -> str:
+    raise ConfigError("CONSENT_KAFKA_KEYFILE: the private key is encrypted; give it without a passphrase")
+
+
+async def refusal(config: Config) -> str | None:
+    """Why Kafka does not let us in, in one line; None if it does, or is not there.
+
+    aiokafka itself only says that it could not connect.
+    """
+    login = _login(config)
+    with suppress(TimeoutError):
+        async with asyncio.timeout(REFUSAL_S):
+            for host, port, _ in collect_hosts(config.bootstrap_servers, randomize=False):
+                try:
+                    await _look_in(await create_conn(host, port, **login))
+                except (OSError, KafkaError) as error:
+                    if reason := _reason(config, error):
+                        return f"Kafka at {host}:{port} {reason}"
+    return None
+
+
+async def _look_in(connection: AIOKafkaConnection) -> None:
+    # A broker that asks for a login talks of its version to everybody, and of its topics to none but users.
+    try:
+        await connection.send(MetadataRequest([]))
+    finally:
+        connection.close()
+
+
+def _reason(config: Config, error: BaseException) -> str | None:
+    protocol = f"CONSENT_KAFKA_SECURITY_PROTOCOL is {config.kafka_security_protocol}"
+    # What broke a connection while it was waited for an answer is the cause of what the waiting raises.
+    error = error.__cause__ or error
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"has a certificate that is not trusted: {error.verify_message} (CONSENT_KAFKA_CAFILE)"
+    if isinstance(error, SaslAuthenticationFailed):
+        return f"refuses the user {config.kafka_username!r} or its password (CONSENT_KAFKA_USERNAME, .._PASSWORD)"
+    if isinstance(error, UnsupportedSaslMechanismError):
+        mechanism = config.kafka_sasl_mechanism or SASL_MECHANISMS[0]
+        return f"does not take CONSENT_KAFKA_SASL_MECHANISM {mechanism}"
+    if isinstance(error, IllegalSaslStateError):
+        return f"asks for no login, but {protocol}"
+    if isinstance(error, ssl.SSLError) and "CERTIFICATE" in (error.reason or ""):
+        if not config.kafka_certfile:
+            return "asks for a certificate of ours (CONSENT_KAFKA_CERTFILE)"
+        return f"does not accept our certificate: {error.reason} (CONSENT_KAFKA_CERTFILE)"
+    if isinstance(error, (ssl.SSLError, ConnectionResetError, EOFError, KafkaError)):
+        return f"ends the connection at once: {protocol}, is that what it listens for?"
+    return None
