@@ -78,6 +78,7 @@ def _needs(role: str, config: Config, groups: Mapping[str, str], orgs: Collectio
         yield GROUP, groups.get(role, f"{config.topic_prefix}consent-{role}"), (READ,), False
     if role == "worker":
         yield GROUP, config.group, (READ,), False
+        yield TRANSACTIONAL_ID, config.owner_ids, (WRITE,), True
     if role == "operator":
         yield GROUP, config.group, (DESCRIBE,), False
         for org in orgs:

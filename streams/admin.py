@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
-from aiokafka.client import AIOKafkaClient
+from aiokafka.client import AIOKafkaClient, CoordinationType
 from aiokafka.errors import (
     ClusterAuthorizationFailedError,
     GroupAuthorizationFailedError,
@@ -195,6 +195,14 @@ async def check_rights(config: Config) -> None:
     async with _admin(config) as admin:
         # A heartbeat of nobody changes nothing; only a group that may not be used refuses it as such.
         answer = await admin._send_request(HeartbeatRequest(config.group, -1, ""))
+        # To ask for a coordinator takes the right to describe, which that to write includes; more would use the id up.
+        allowed[config.owner_ids] = ALL
+        try:
+            await admin._client.coordinator_lookup(CoordinationType.TRANSACTION, config.owner_ids)
+        except TransactionalIdAuthorizationFailed:
+            allowed[config.owner_ids] = 0
+        except KafkaError:
+            pass  # a coordinator that is not there yet is waited for later
     if for_code(answer.error_code) is not GroupAuthorizationFailedError:
         allowed[config.group] = 1 << acls.NUMBERS[acls.READ]
     denied = [

@@ -89,6 +89,11 @@ class Config:
         return f"{self.topic_prefix}consent-settings-{org_id}"
 
     @property
+    def owner_ids(self) -> str:
+        """How the transactional ids begin by which a worker becomes the only one to write a partition's outputs."""
+        return self.group + "-"
+
+    @property
     def kafka_has_tls(self) -> bool:
         """Whether connections to Kafka are encrypted."""
         return self.kafka_security_protocol.endswith("SSL")

@@ -166,7 +166,7 @@ class Engine:
 
         async def take(name: str, writer: Writer, specs: tuple[TopicSpec, ...]) -> None:
             places = [(self.config.topic(spec.name), number) for spec in specs]
-            writer.own(places, await self._fences.take(f"{self.config.group}-{name}-{number}", places))
+            writer.own(places, await self._fences.take(f"{self.config.owner_ids}{name}-{number}", places))
 
         await asyncio.gather(*(take(*one) for one in own))
 

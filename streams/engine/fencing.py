@@ -27,6 +27,7 @@ from aiokafka.errors import (
 from aiokafka.protocol.transaction import AddPartitionsToTxnRequest, EndTxnRequest, InitProducerIdRequest
 
 from streams.config import Config
+from streams.kafka import connection
 
 log = logging.getLogger(__name__)
 
@@ -59,9 +60,7 @@ class Fences:
     """Asks the broker for ownership, by transactional ids that nobody else uses."""
 
     def __init__(self, config: Config) -> None:
-        self._client = AIOKafkaClient(
-            bootstrap_servers=config.bootstrap_servers, client_id=f"{config.group}-fences"
-        )
+        self._client = AIOKafkaClient(**connection(config), client_id=f"{config.group}-fences")
         self._places: dict[str, tuple[Owner, list[Place]]] = {}
 
     async def start(self) -> None:

@@ -126,13 +126,16 @@ def test_rights_are_listed_for_machines_too() -> None:
 
 def test_no_right_is_for_everything_and_none_changes_or_deletes() -> None:
     rows = json.loads(invoke("topics", "acls", "--org", "100", "--json").stdout)
-    assert not any(row["prefixed"] or "*" in row["name"] for row in rows)
+    assert not any("*" in row["name"] for row in rows)
+    assert [row["name"] for row in rows if row["prefixed"]] == ["consent-streams-"]
     assert {word for row in rows for word in row["operations"]} == {
         "Read", "Write", "Create", "Describe", "DescribeConfigs"
     }  # fmt: skip
-    assert {row["name"] for row in rows if row["resource"] == "transactional-id"} == {"consent-settings-100"}
+    assert {row["name"] for row in rows if row["resource"] == "transactional-id"} == {
+        "consent-streams-", "consent-settings-100"
+    }  # fmt: skip
     all_orgs = json.loads(invoke("topics", "acls", "--json").stdout)
-    assert [row["name"] for row in all_orgs if row["prefixed"]] == ["consent-settings-"]
+    assert [row["name"] for row in all_orgs if row["prefixed"]] == ["consent-streams-", "consent-settings-"]
 
 
 @pytest.mark.parametrize(

@@ -65,6 +65,7 @@ READS = {
     "operator": {CHANGES, DECISIONS, AUDIT, DEADLETTER},
 }
 GROUPS = {"worker": "consent-streams"} | {role: f"consent-{role}" for role in ("campaigns", "sender", "analyst")}
+PREFIXED = " --resource-pattern-type prefixed"
 #: A denial comes at once; what is not denied by then hangs.
 PATIENCE_S = 15.0
 
@@ -226,6 +227,7 @@ def test_settings_are_written_by_the_operator_alone_and_for_the_orgs_that_are_na
         ("--group consent-streams", "Read on group {prefix}consent-streams"),
         ("--operation Write --topic consent.audit", "Write on topic {prefix}consent.audit"),
         ("--operation Read --topic consent-streams-identities", "Read on topic {prefix}consent-streams-identities"),
+        (f"--transactional-id consent-streams-{PREFIXED}", "Write on transactional-id {prefix}consent-streams-"),
     ],
 )
 def test_a_worker_that_lacks_a_right_names_it_in_one_line(
@@ -236,7 +238,7 @@ def test_a_worker_that_lacks_a_right_names_it_in_one_line(
     rows = json.loads(invoke("topics", "acls", "--role", "worker", "--json", env=world.env).stdout)
     commands = [
         f"kafka-acls.sh --bootstrap-server x:1 --add --allow-principal User:consent-worker "
-        f"--operation {operation} --{row['resource']} {row['name']}"
+        f"--operation {operation} --{row['resource']} {row['name']}{PREFIXED if row['prefixed'] else ''}"
         for row in rows
         for operation in row["operations"]
     ]
