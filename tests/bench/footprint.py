@@ -47,9 +47,9 @@ def run_footprint(kafka: Kafka, folder: Path, customers: int) -> Footprint:
     count += kafka.produce(system.changes, registration_records(customers))
     count += kafka.produce(system.changes, opt_in_records(customers))
     with system.start("load") as worker:
-        _wait(kafka, worker, system.audit, count)
+        _wait(kafka, worker, system.audit, count + system.markers(system.audit))
         kafka.produce(system.requests, request_records(FOOTPRINT_PROBES, customers))
-        _wait(kafka, worker, system.decisions, FOOTPRINT_PROBES)
+        _wait(kafka, worker, system.decisions, FOOTPRINT_PROBES + system.markers(system.decisions))
         _settle(worker, system.state)
         resident = worker.resident_bytes()
         kafka.wait_committed(system.group, system.changes)

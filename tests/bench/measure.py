@@ -42,7 +42,7 @@ def watch(kafka: Kafka, worker: Worker, topic: str, base: int, events: int) -> M
     while True:
         done = sum(kafka.ends(topic)) - base
         now, cpu = time.perf_counter(), worker.cpu_seconds()
-        if done and first is None:
+        if done > 0 and first is None:
             first = done, now, cpu
         if first is not None and done >= events:
             break

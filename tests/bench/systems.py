@@ -44,6 +44,11 @@ class System:
         """Start its worker; `what` names the log."""
         return Worker(f"{self.name} ({what})", list(self.command), {**self.env, **env}, self.folder / f"{what}.log")
 
+    def markers(self, topic: str) -> int:
+        """How many offsets of an output topic a start takes for itself: one for each owner of each partition."""
+        owners = {self.audit: 3, self.decisions: 1} if self.name == PRODUCT else {}
+        return owners.get(topic, 0) * self.kafka.partitions
+
     def changelogs(self) -> list[str]:
         """Its changelog topics, named differently by every framework but always after the word."""
         return [t for t in self.kafka.topics() if self.prefix in t and "changelog" in t]
@@ -83,7 +88,7 @@ def introduce(system: System, customers: int) -> None:
     count = kafka.produce(system.changes, [settings_record()], every_partition=True)
     count += kafka.produce(system.changes, registration_records(customers))
     with system.start("introduce") as worker:
-        watch(kafka, worker, system.audit, 0, count)
+        watch(kafka, worker, system.audit, system.markers(system.audit), count)
         kafka.wait_committed(system.group, system.changes)
 
 

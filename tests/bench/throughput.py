@@ -20,7 +20,7 @@ def run_changes(system: System, events: int, expect: Expected) -> Measured:
     kafka.produce(system.changes, (change_record(change) for change in changes(events, CUSTOMERS)))
     base = kafka.ends(system.audit)
     with system.start("changes") as worker:
-        measured = watch(kafka, worker, system.audit, sum(base), events)
+        measured = watch(kafka, worker, system.audit, sum(base) + system.markers(system.audit), events)
         kafka.wait_committed(system.group, system.changes)
     _check_audit(system, base, events, expect)
     return measured
@@ -32,7 +32,7 @@ def run_decisions(system: System, events: int, expect: Expected) -> Measured:
     kafka.produce(system.requests, request_records(events, CUSTOMERS))
     base = kafka.ends(system.decisions)
     with system.start("decisions") as worker:
-        measured = watch(kafka, worker, system.decisions, sum(base), events)
+        measured = watch(kafka, worker, system.decisions, sum(base) + system.markers(system.decisions), events)
         kafka.wait_committed(system.group, system.requests)
     _check_decisions(system, base, events, expect)
     return measured

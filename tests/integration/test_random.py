@@ -71,7 +71,7 @@ def test_a_kill_in_the_midst_of_a_large_checkpoint_repeats_nothing(
     world = make_world()
     org = Org(world)
     names = [name for name in map(str, range(2000)) if org.home(name) == 0][:400]
-    events = [org.opt_in_event(at, customer_id=names[at % len(names)]) for at in range(6000)]
+    events = [org.opt_in_event(at, customer_id=names[at % len(names)]) for at in range(15_000)]
     load = Load(world, [("change", org.key(event["customer_id"]), dump(event), None) for event in events]).start()
     load.join()
     worker = make_worker(world, **SHORT_SESSION, CONSENT_BATCH_RECORDS=batch_records).start()
