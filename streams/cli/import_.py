@@ -58,7 +58,10 @@ class ZoneType(click.ParamType):
 
 @click.command("import", short_help="A file of opt-ins and opt-outs as one batch, or its undo.")
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path), required=False)
-@click.option("--org", "org_id", type=int, required=True, show_envvar=True, help="the org that the customers are of")
+@click.option(
+    "--org", "org_id", type=int, show_envvar=True,
+    help="the org that the customers are of; an undo finds it, if only one has such a batch",
+)
 @click.option("--batch-id", show_envvar=True, help="name of this import, by which it can be undone")
 @click.option("--undo", metavar="BATCH", show_envvar=True, help="take this batch out again, instead of importing")
 @click.option("--dry-run", is_flag=True, show_envvar=True, help="publish nothing, say what would change")
@@ -84,7 +87,13 @@ class ZoneType(click.ParamType):
 @with_config(*KAFKA, *HTTP, "max_record_bytes")
 @json_option
 def command(
-    config: Config, file: Path | None, undo: str | None, org_id: int, dry_run: bool, as_json: bool, **options: Any
+    config: Config,
+    file: Path | None,
+    undo: str | None,
+    org_id: int | None,
+    dry_run: bool,
+    as_json: bool,
+    **options: Any,
 ) -> None:
     """Publish the rows of FILE (CSV with a header, or NDJSON) as opt-ins and opt-outs of one batch.
 
@@ -104,8 +113,8 @@ def command(
             raise click.UsageError("--undo takes no FILE and no --batch-id")
         _undo(reachable(config), org_id, undo, dry_run, as_json)
         return
-    if file is None or options["batch_id"] is None:
-        raise click.UsageError("FILE and --batch-id are needed (or --undo BATCH)")
+    if file is None or org_id is None or options["batch_id"] is None:
+        raise click.UsageError("FILE, --org and --batch-id are needed (or --undo BATCH)")
     _check_name("--batch-id", options["batch_id"])
     mapping = _mapping(org_id, options)
     table = Table(file, options["kind"], options["delimiter"])
@@ -192,13 +201,18 @@ def _preview(importing: Importing, table: Table, rejects: Rejects, as_json: bool
     note("nothing was published")
 
 
-def _undo(config: Config, org_id: int, batch_id: str, dry_run: bool, as_json: bool) -> None:
+def _undo(config: Config, org_id: int | None, batch_id: str, dry_run: bool, as_json: bool) -> None:
     undoing = Undoing(config, org_id, batch_id)
     with progress_bar(lambda: f"{undoing.read} changes read", lambda: None, None):
         run(undoing.find())
+    orgs = sorted({org for org, _ in undoing.customers})
+    if len(orgs) > 1:
+        raise Failure(f"orgs {', '.join(map(str, orgs))} have a batch {batch_id!r}: name one with --org")
     count = len(undoing.customers)
     if not count:
-        raise Failure(f"org {org_id} has nothing of a batch {batch_id!r} in consent.changes that is not undone yet")
+        whose = "" if org_id is None else f"org {org_id} has "
+        raise Failure(f"{whose}nothing of a batch {batch_id!r} in consent.changes that is not undone yet")
+    org_id = orgs[0]
     if not dry_run:
         with progress_bar(lambda: "customers", lambda: undoing.published, count):
             run(undoing.publish())

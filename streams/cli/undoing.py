@@ -18,13 +18,13 @@ WINDOW = 2_000
 
 
 class Undoing:
-    """One undo: `read` records so far, the `customers` found, events `published`."""
+    """One undo, of one org or of all: `read` records so far, the `customers` found, events `published`."""
 
-    def __init__(self, config: Config, org_id: int, batch_id: str) -> None:
+    def __init__(self, config: Config, org_id: int | None, batch_id: str) -> None:
         self.read = 0
         self.published = 0
-        #: Customer to the position of the batch's last event.
-        self.customers: dict[str, tuple[int, int]] = {}
+        #: Org and customer to the position of the batch's last event.
+        self.customers: dict[tuple[int, str], tuple[int, int]] = {}
         self._config = config
         self._org_id = org_id
         self._batch_id = batch_id
@@ -45,27 +45,27 @@ class Undoing:
             event = orjson.loads(record.value)
         except orjson.JSONDecodeError:
             return
-        if not isinstance(event, dict) or event.get("org_id") != self._org_id:
+        if not isinstance(event, dict) or event.get("batch_id") != self._batch_id:
             return
-        customer = event.get("customer_id")
-        if event.get("batch_id") != self._batch_id or not isinstance(customer, str):
+        org_id, customer = event.get("org_id"), event.get("customer_id")
+        if type(org_id) is not int or not isinstance(customer, str) or self._org_id not in {None, org_id}:
             return
         if event.get("event") == "consent.changed":
-            self.customers[customer] = (record.partition, record.offset)
+            self.customers[org_id, customer] = (record.partition, record.offset)
         elif event.get("event") == "consent.batch_reverted":
-            self.customers.pop(customer, None)
+            self.customers.pop((org_id, customer), None)
 
     async def publish(self) -> None:
         """One `consent.batch_reverted` for each customer. Raises KafkaFault."""
         now = format_instant(time.time_ns() // 1_000_000)
         async with Producer(self._config) as producer:
             sent: list[asyncio.Future[Sent]] = []
-            for customer, position in self.customers.items():
+            for (org_id, customer), position in self.customers.items():
                 event = {
-                    "event": "consent.batch_reverted", "event_id": self._id(customer, position),
-                    "org_id": self._org_id, "customer_id": customer, "batch_id": self._batch_id, "occurred_at": now,
+                    "event": "consent.batch_reverted", "event_id": self._id(org_id, customer, position),
+                    "org_id": org_id, "customer_id": customer, "batch_id": self._batch_id, "occurred_at": now,
                 }  # fmt: skip
-                key = customer_key(self._org_id, customer)
+                key = customer_key(org_id, customer)
                 sent.append(await producer.send(self._topic, key, orjson.dumps(event)))
                 if len(sent) >= WINDOW:
                     await self._acknowledged(sent)
@@ -76,7 +76,7 @@ class Undoing:
         self.published += len(sent)
         sent.clear()
 
-    def _id(self, customer: str, position: tuple[int, int]) -> str:
+    def _id(self, org_id: int, customer: str, position: tuple[int, int]) -> str:
         """The same for the same rows, whoever runs the undo again; another for rows imported after an undo."""
-        said = orjson.dumps([self._org_id, self._batch_id, customer, *position])
+        said = orjson.dumps([org_id, self._batch_id, customer, *position])
         return f"undo-{hashlib.sha256(said).hexdigest()[:32]}"

@@ -143,6 +143,18 @@ def test_an_undo_reverts_the_batch_once_for_each_customer_and_no_other_batch(wor
     assert "org 100 has nothing of a batch 'b-1'" in again.stderr
 
 
+def test_an_undo_that_names_no_org_finds_it_unless_several_are_meant(world: World, tmp_path: Path) -> None:
+    file = write(tmp_path, ROWS[:1])
+    for org in ("100", "200"):
+        assert world.run("import", file, "--org", org, "--batch-id", "b-1", *MAP, *SET).exit_code == 0
+    unclear = world.run("import", "--undo", "b-1")
+    assert (unclear.exit_code, "orgs 100, 200 have a batch 'b-1'" in unclear.stderr) == (1, True)
+    assert world.run("import", "--undo", "b-1", "--org", "200").exit_code == 0
+    assert json.loads(world.run("import", "--undo", "b-1", "--json").stdout)["org_id"] == 100
+    gone = world.run("import", "--undo", "b-1").stderr
+    assert gone == "Error: nothing of a batch 'b-1' in consent.changes that is not undone yet\n"
+
+
 def test_a_batch_imported_again_can_be_undone_again_under_new_ids(world: World, tmp_path: Path) -> None:
     for _ in range(2):
         assert run_import(world, write(tmp_path, ROWS[:1])).exit_code == 0

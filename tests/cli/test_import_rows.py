@@ -173,4 +173,4 @@ def test_wrong_use_is_one_clear_line_before_anything_is_published(
 
 def test_an_import_needs_a_file_and_the_name_of_its_batch() -> None:
     found = invoke("import", "--org", "100")
-    assert (found.exit_code, "FILE and --batch-id are needed" in found.stderr) == (2, True)
+    assert (found.exit_code, "FILE, --org and --batch-id are needed" in found.stderr) == (2, True)
