@@ -38,9 +38,6 @@ WATCH_EVERY_S = 0.2
 PROGRESS_EVERY_S = 2.0
 
 
-#: The state was built of these: with others of the same names it would be wrong.
-STATEFUL = (topics.CHANGES, topics.IDENTITIES, topics.CHANGELOG, topics.IDENTITIES_CHANGELOG)
-
 #: glibc's names for three numbers of mallopt(3).
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_ARENA_MAX = -1, -3, -8
 
@@ -121,15 +118,9 @@ async def _check(config: Config) -> None:
     if problems:
         raise WorkerError("; ".join(problems))
     await admin.check_rights(config)
-    ids = await admin.topic_ids(config)
     if not config.link_secret and not config.listens_on_loopback:
         log.warning("CONSENT_LINK_SECRET is not set: links that this worker signs are good at this worker only")
-    identity = {
-        "cluster_id": await admin.cluster_id(config),
-        "partition_count": config.partitions,
-        "topic_ids": {spec.name: str(ids[spec.name]) for spec in STATEFUL},
-    }
-    guard.identify(config.datadir / "state", identity)
+    guard.identify(config.datadir / "state", admin.identity(config, await admin.describe(config)))
     logs.set_up(config.log_level, config.log_format)
 
 
