@@ -139,7 +139,7 @@ async def opening(config: Config) -> AsyncIterator[None]:
 
 
 async def describe(config: Config) -> Cluster:
-    """The cluster's id and our topics as they are now."""
+    """The cluster's id and our topics as they are now; a topic that was created again has another id."""
     by_name = {config.topic(spec.name): spec.name for spec in topics.ALL}
     found_id, states = await _metadata(config, by_name)
     return Cluster(found_id, {by_name[state.name]: state for state in states})
@@ -180,16 +180,6 @@ async def _metadata(config: Config, names: Iterable[str]) -> tuple[str, list[Top
         rights = ALL if allowed == NOT_TOLD else allowed
         states.append(TopicState(name, topic_id, len(partitions), led, rights, replicas, in_sync))
     return answer.cluster_id or "", states
-
-
-async def cluster_id(config: Config) -> str:
-    """The id that the cluster was formatted with."""
-    return (await describe(config)).cluster_id
-
-
-async def topic_ids(config: Config) -> dict[str, uuid.UUID]:
-    """The id of each of our topics that exists, by its name without prefix; a re-created topic has another id."""
-    return {name: state.id for name, state in (await describe(config)).topics.items()}
 
 
 async def check_rights(config: Config) -> None:

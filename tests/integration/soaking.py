@@ -170,7 +170,8 @@ class Soak:
     def _questions(self) -> Iterator[httpx.Request]:
         """The ways to ask in turn, each about somebody else."""
         url, org, auth = self._worker.url, self._org.id, httpx.BasicAuth(USER, PASSWORD)
-        entry = {"sourceName": "INSTORE", "accountId": "01", "channel": "MOBILE", "priority": "BULK", "orgUnitId": NORTH}
+        entry = {"sourceName": "INSTORE", "accountId": "01", "channel": "MOBILE", "priority": "BULK",
+                 "orgUnitId": NORTH}  # fmt: skip
         for number in count():
             customer = str(self._pick.randrange(CUSTOMERS))
             link = Link(org, customer, *(CELL[name] for name in ("source", "account_id", "channel", "priority",

@@ -54,9 +54,9 @@ def test_memory_and_open_files_stay_within_their_bounds(
     world.settle()
     samples.take()
     text = (
-        f"{SECONDS} s, {soak.records} records, {soak.asked} HTTP requests: "
-        f"{samples.memory[WARM_UP_S] // MIB} MiB after {WARM_UP_S} s, {samples.growth(WARM_UP_S) / MIB:+.1f} MiB since, {max(samples.memory) // MIB} MiB at most; "
-        f"{max(samples.files)} files at most, {samples.files[-1]} at the end"
+        f"{SECONDS} s, {soak.records} records, {soak.asked} HTTP requests: {samples.memory[WARM_UP_S] // MIB} MiB "
+        f"after {WARM_UP_S} s, {samples.growth(WARM_UP_S) / MIB:+.1f} MiB since, "
+        f"{max(samples.memory) // MIB} MiB at most; {max(samples.files)} files at most, {samples.files[-1]} at the end"
     )
     print(f"\nsoak: {text}")
     assert worker.stop() == 0, worker.errors[-3000:]
