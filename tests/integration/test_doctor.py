@@ -64,6 +64,7 @@ def test_a_deployment_that_works_has_no_problem_and_one_broker_is_worth_a_warnin
     assert seen.of("workers")[1].endswith("every partition has one")
     assert seen.of("lag") == ("ok", "no record waits")
     assert seen.of(f"worker {worker.url}") == ("ok", "ready")
+    assert seen.of("rights")[0] == "ok"
     assert seen.of("broker clock")[0] == "ok"
     assert seen.of("worker clocks")[0] == "ok"
     assert seen.of("settings") == ("ok", "1 orgs, the same in every partition")

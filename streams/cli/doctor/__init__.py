@@ -5,14 +5,15 @@ from __future__ import annotations
 import click
 import orjson
 
-from streams.admin import KafkaFault
+from streams.admin import KafkaFault, check_rights
 from streams.config import Config
+from streams.topics import ALL
 
 from ..options import HTTP, KAFKA, json_option, with_config
 from ..root import Failure
 from ..run import progress, reachable, run
 from .cluster import Seen, look
-from .findings import Finding, problem, skipped
+from .findings import Finding, ok, problem, skipped
 from .judging import judge
 from .machine import look_here
 from .workers import ask_all, judge_workers
@@ -43,6 +44,16 @@ def command(ctx: click.Context, config: Config, as_json: bool) -> None:
     ctx.exit(1 if problems else 0)
 
 
+def _rights(config: Config, seen: Seen) -> Finding:
+    if len(seen.cluster.topics) < len(ALL):
+        return skipped("rights", "topics are missing")
+    try:
+        run(check_rights(config))
+    except KafkaFault as fault:
+        return problem("rights", str(fault), "grant them, or give this command the worker's Kafka user")
+    return ok("rights", "Kafka lets this user do all that a worker does")
+
+
 def _examine(config: Config) -> list[Finding]:
     seen: Seen | None = None
     try:
@@ -52,7 +63,7 @@ def _examine(config: Config) -> list[Finding]:
         findings = [problem("broker", text, "see that it runs and that this machine may connect to it")]
         findings += [skipped(check, "Kafka does not answer") for check in ("topics", "replication", "workers", "lag")]
     else:
-        findings = list(judge(config, seen))
+        findings = [*judge(config, seen), _rights(config, seen)]
     members = seen.group.members if seen and seen.group else ()
     findings += judge_workers(config, ask_all(config, members))
     findings += look_here(config, seen.cluster if seen else None)
