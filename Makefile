@@ -4,6 +4,8 @@
 PYTHON ?= python3
 # Options for what `test`, `bench` and `run` start: `make test ARGS="tests/domain -x"`.
 ARGS ?=
+# How long `soak` lasts.
+MINUTES ?= 10
 
 UV_VERSION := 0.13.8
 BIN := .venv/bin
@@ -22,7 +24,7 @@ endif
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup run test lint types bench lock clean
+.PHONY: help setup run test lint types bench soak lock clean
 
 help: ## this list
 	@echo "consent-streams: consent changes in, one current answer to 'may we send?' out"
@@ -72,6 +74,10 @@ $(BENCH_STAMP): $(STAMP)
 	@echo "bench: installing what it compares with"
 	@$(INSTALL) --editable '.[embedded,docker,bench]'
 	@touch $@
+
+soak: $(STAMP) ## one worker under a mixed load for MINUTES: its memory and open files stay within bounds
+	@echo "soak: $(MINUTES) minutes"
+	@SOAK_MINUTES=$(MINUTES) exec $(BIN)/python -m pytest tests/integration/test_soak.py -s $(ARGS)
 
 lock: $(STAMP) ## write requirements.lock anew after a change of pyproject.toml (ARGS="--upgrade": newest versions)
 	@echo "lock: requirements.lock"

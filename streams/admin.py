@@ -69,7 +69,8 @@ class TopicMissing(KafkaFault):
 class TopicState:
     """One topic of the cluster: full name, id, partition count, and whether every partition has a leader.
 
-    `allowed` has a bit for the number of each operation that this client's user may do, see `streams.acls`.
+    `allowed` has a bit for the number of each operation that this client's user may do, see `streams.acls`; `replicas`
+    and `in_sync` are those of the partition that has fewest.
     """
 
     name: str
@@ -77,6 +78,8 @@ class TopicState:
     partitions: int
     ready: bool
     allowed: int
+    replicas: int = 0
+    in_sync: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +139,7 @@ async def opening(config: Config) -> AsyncIterator[None]:
 
 
 async def describe(config: Config) -> Cluster:
-    """The cluster's id and our topics as they are now."""
+    """The cluster's id and our topics as they are now; a topic that was created again has another id."""
     by_name = {config.topic(spec.name): spec.name for spec in topics.ALL}
     found_id, states = await _metadata(config, by_name)
     return Cluster(found_id, {by_name[state.name]: state for state in states})
@@ -172,18 +175,11 @@ async def _metadata(config: Config, names: Iterable[str]) -> tuple[str, list[Top
         if error_code and not partitions:
             raise KafkaFault(f"topic {name} cannot be described: {error.__name__}")
         led = all(leader >= 0 for _, _, leader, *_ in partitions)
-        states.append(TopicState(name, topic_id, len(partitions), led, ALL if allowed == NOT_TOLD else allowed))
+        replicas = min((len(those) for _, _, _, _, those, *_ in partitions), default=0)
+        in_sync = min((len(those) for _, _, _, _, _, those, *_ in partitions), default=0)
+        rights = ALL if allowed == NOT_TOLD else allowed
+        states.append(TopicState(name, topic_id, len(partitions), led, rights, replicas, in_sync))
     return answer.cluster_id or "", states
-
-
-async def cluster_id(config: Config) -> str:
-    """The id that the cluster was formatted with."""
-    return (await describe(config)).cluster_id
-
-
-async def topic_ids(config: Config) -> dict[str, uuid.UUID]:
-    """The id of each of our topics that exists, by its name without prefix; a re-created topic has another id."""
-    return {name: state.id for name, state in (await describe(config)).topics.items()}
 
 
 async def check_rights(config: Config) -> None:
@@ -192,7 +188,7 @@ async def check_rights(config: Config) -> None:
     Asked for at the start, since Faust waits for ever where it is not let into its group.
     """
     allowed = {state.name: state.allowed for state in (await describe(config)).topics.values()}
-    async with _admin(config) as admin:
+    async with connected(config) as admin:
         # A heartbeat of nobody changes nothing; only a group that may not be used refuses it as such.
         answer = await admin._send_request(HeartbeatRequest(config.group, -1, ""))
         # To ask for a coordinator takes the right to describe, which that to write includes; more would use the id up.
@@ -215,6 +211,15 @@ async def check_rights(config: Config) -> None:
         raise _denied(config, "; ".join(denied))
 
 
+def identity(config: Config, cluster: Cluster) -> dict[str, object]:
+    """What a worker's state is tied to: the cluster, the topics that it was made of, and their partition count."""
+    return {
+        "cluster_id": cluster.cluster_id,
+        "partition_count": config.partitions,
+        "topic_ids": {spec.name: str(cluster.topics[spec.name].id) for spec in topics.STATEFUL},
+    }
+
+
 async def create_topics(config: Config) -> list[str]:
     """Create what is missing, leave alone what is there; returns the full names of those created.
 
@@ -228,7 +233,7 @@ async def create_topics(config: Config) -> list[str]:
         NewTopic(config.topic(spec.name), config.partitions, config.replication, topic_configs=dict(spec.config))
         for spec in missing
     ]
-    async with _admin(config) as admin:
+    async with connected(config) as admin:
         answer = await admin.create_topics(new)
     created = []
     for name, code, *message in answer.topic_errors:
@@ -258,16 +263,16 @@ async def check_topics(config: Config, *, fatal_only: bool = False) -> list[str]
     `fatal_only` leaves out what no worker suffers from, such as a shorter retention of the decisions.
     """
     there = (await describe(config)).topics
-    configs = await _configs(config, there.values())
-    problems = list(_problems(config, there, configs))
-    return [problem.text for problem in problems if problem.fatal or not fatal_only]
+    found = problems(config, there, await configs_of(config, there.values()))
+    return [problem.text for problem in found if problem.fatal or not fatal_only]
 
 
-async def _configs(config: Config, states: Iterable[TopicState]) -> dict[str, dict[str, str]]:
+async def configs_of(config: Config, states: Iterable[TopicState]) -> dict[str, dict[str, str]]:
+    """The broker's settings of topics, by full name."""
     resources = [ConfigResource(ConfigResourceType.TOPIC, state.name) for state in states]
     if not resources:
         return {}
-    async with _admin(config) as admin:
+    async with connected(config) as admin:
         answers = await admin.describe_configs(resources)
     found: dict[str, dict[str, str]] = {}
     for answer in answers:
@@ -279,7 +284,8 @@ async def _configs(config: Config, states: Iterable[TopicState]) -> dict[str, di
 
 
 @asynccontextmanager
-async def _admin(config: Config) -> AsyncIterator[AIOKafkaAdminClient]:
+async def connected(config: Config) -> AsyncIterator[AIOKafkaAdminClient]:
+    """A client for the cluster's administration, for one block of at most CREATE_S."""
     with plain_faults(config):
         admin = AIOKafkaAdminClient(**connection(config))
         try:
@@ -295,9 +301,10 @@ async def _admin(config: Config) -> AsyncIterator[AIOKafkaAdminClient]:
             await admin.close()
 
 
-def _problems(
+def problems(
     config: Config, there: Mapping[str, TopicState], configs: Mapping[str, Mapping[str, str]]
 ) -> Iterator[Problem]:
+    """What is not as `streams/topics.py` has it, of topics as `describe` and `configs_of` found them."""
     inputs = [spec for spec in (topics.CHANGES, topics.INBOUND, topics.REQUESTS) if spec.name in there]
     largest = max((_number(configs[there[spec.name].name], "max.message.bytes") for spec in inputs), default=0)
     for spec in topics.ALL:

@@ -74,6 +74,7 @@ class Config:
     max_record_bytes: int = _option(262_144, "larger inputs are dead letters (too_large)", low=1_024, high=1_000_000)
     batch_records: int = _option(1_000, "most changes in one checkpoint", low=1, high=100_000)
     log_level: str = _option("info", "debug, info, warning or error")
+    log_format: str = _option("text", "a worker's log on stderr: text, or json, one object a line")
 
     def topic(self, name: str) -> str:
         """The full name of a topic: prefix and name."""
@@ -122,6 +123,8 @@ def from_environment(environ: Mapping[str, str] | None = None, **overrides: Any)
     config = Config(**values)
     if config.log_level not in {"debug", "info", "warning", "error"}:
         raise ConfigError(f"CONSENT_LOG_LEVEL: {config.log_level!r} is not one of debug, info, warning, error")
+    if config.log_format not in {"text", "json"}:
+        raise ConfigError(f"CONSENT_LOG_FORMAT: {config.log_format!r} is not one of text, json")
     if config.http_user and not config.http_user.partition(":")[2]:
         raise ConfigError("CONSENT_HTTP_USER: the value is not NAME:PASSWORD")
     if config.heartbeat_ms * 3 > config.session_timeout_ms:

@@ -43,6 +43,8 @@ RESTORED = Counter("consent_restored_records", "Changelog records restored, by p
 RESTORE_LEFT = Gauge(
     "consent_restore_remaining_records", "Changelog records still to restore, by partition", ["partition"]
 )
+READY = Gauge("consent_ready", "1 while this worker is ready, as /readyz says, else 0")
+PARTITIONS = Gauge("consent_partitions", "Partitions of every topic, as this worker was told")
 OWNED = Gauge("consent_partitions_open", "Partitions that this worker has restored and works on")
 CHECKPOINT_AT = Gauge(
     "consent_last_checkpoint_timestamp_seconds", "When each partition's last checkpoint ended", ["partition"]

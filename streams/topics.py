@@ -59,6 +59,9 @@ IDENTITIES_CHANGELOG = _changelog(IDENTITIES_TABLE)
 #: What a worker reads in batches, each by a lane of its own.
 SOURCES = (CHANGES, REQUESTS, IDENTITIES, INBOUND)
 
+#: The state was built of these: with others of the same names it would be wrong.
+STATEFUL = (CHANGES, IDENTITIES, CHANGELOG, IDENTITIES_CHANGELOG)
+
 #: The topics of the contract, then the internal ones. All have the same number of partitions.
 PUBLIC = (CHANGES, INBOUND, REQUESTS, DECISIONS, AUDIT, NOTIFICATIONS, DEADLETTER)
 ALL = (*PUBLIC, IDENTITIES, CHANGELOG, IDENTITIES_CHANGELOG)

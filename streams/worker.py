@@ -9,20 +9,21 @@ import logging
 import os
 import signal
 import socket
-import sys
 import time
 from collections import Counter
 from contextlib import suppress
-from typing import TextIO
+from typing import TextIO, get_args
 
 from faust.types import TP
 
-from streams import admin, metrics, topics
+from schemas.deadletter import Code
+from streams import admin, logs, metrics, topics
 from streams.app import App, Lanes, make_app, store_of
 from streams.config import Config, ConfigError
 from streams.engine import guard
 from streams.engine.core import Engine
 from streams.http.answers import Answers
+from streams.http.logins import Refusal
 from streams.http.service import Service
 from streams.http.tls import TlsError
 from streams.http.users import UsersError
@@ -37,9 +38,6 @@ WATCH_EVERY_S = 0.2
 PROGRESS_EVERY_S = 2.0
 
 
-#: The state was built of these: with others of the same names it would be wrong.
-STATEFUL = (topics.CHANGES, topics.IDENTITIES, topics.CHANGELOG, topics.IDENTITIES_CHANGELOG)
-
 #: glibc's names for three numbers of mallopt(3).
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_ARENA_MAX = -1, -3, -8
 
@@ -50,25 +48,13 @@ class WorkerError(Exception):
 
 def run_worker(config: Config) -> int:
     """Run a worker until a signal or an error ends it; returns its exit code: 0 after a signal, else 1."""
-    _set_up_logging(config.log_level)
+    logs.set_up(config.log_level, config.log_format)
     try:
         held = guard.lock(config.datadir / "state")
         return asyncio.run(_run(config, held))
     except (WorkerError, ConfigError, TlsError, UsersError, guard.GuardError, admin.KafkaFault) as exc:
-        print(f"Error: {exc}", file=sys.stderr, flush=True)
+        logs.last_line(str(exc), config.log_format)
         return 1
-
-
-def _set_up_logging(level: str) -> None:
-    logging.basicConfig(
-        level=level.upper(), stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s", force=True
-    )
-    # Faust and aiokafka tell every step of a rebalance at info, and build a debug record for every send.
-    quiet = ("faust", "mode", "aiokafka", "httpx", "uvicorn")
-    # A service of Faust's logs under the name of the module that subclasses it.
-    ours = ("streams.app", "streams.engine.transport", "streams.engine.table")
-    for name in (*quiet, *ours):
-        logging.getLogger(name).setLevel(logging.WARNING if level != "debug" else logging.INFO)
 
 
 def _tune_memory() -> None:
@@ -86,6 +72,17 @@ def _tune_memory() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(100_000, 20, 50)
+
+
+def _count_from_zero(config: Config) -> None:
+    """Show what has not happened yet as 0: a counter that appears with its first event has no increase to alert on."""
+    for code in get_args(Code):
+        metrics.DEAD_LETTERS.labels(code)
+    for spec in topics.SOURCES:
+        metrics.MISROUTED.labels(spec.name)
+    for reason in get_args(Refusal):
+        metrics.LOGIN_FAILURES.labels(reason)
+    metrics.PARTITIONS.set(config.partitions)
 
 
 async def _run(config: Config, held: TextIO) -> int:
@@ -121,16 +118,10 @@ async def _check(config: Config) -> None:
     if problems:
         raise WorkerError("; ".join(problems))
     await admin.check_rights(config)
-    ids = await admin.topic_ids(config)
     if not config.link_secret and not config.listens_on_loopback:
         log.warning("CONSENT_LINK_SECRET is not set: links that this worker signs are good at this worker only")
-    identity = {
-        "cluster_id": await admin.cluster_id(config),
-        "partition_count": config.partitions,
-        "topic_ids": {spec.name: str(ids[spec.name]) for spec in STATEFUL},
-    }
-    guard.identify(config.datadir / "state", identity)
-    _set_up_logging(config.log_level)
+    guard.identify(config.datadir / "state", admin.identity(config, await admin.describe(config)))
+    logs.set_up(config.log_level, config.log_format)
 
 
 class Worker:
@@ -155,6 +146,7 @@ class Worker:
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, stop.set)
         _tune_memory()
+        _count_from_zero(self._config)
         self._http.start(self._listener, self._unready)
         await self._engine.start()
         self._app.finalize()
@@ -187,9 +179,9 @@ class Worker:
             what = str(error) if expected else f"{type(error).__name__}: {error}"
             if not expected:
                 log.error("unexpected error", exc_info=error)
-            print(f"Error: the worker ends: {what}", file=sys.stderr, flush=True)
+            logs.last_line(f"the worker ends: {what}", self._config.log_format)
         elif not in_time:
-            print("Error: the worker could not end in order in time; nothing is lost", file=sys.stderr, flush=True)
+            logs.last_line("the worker could not end in order in time; nothing is lost", self._config.log_format)
         if not in_time:
             # Threads and tasks that wait for a silent broker would be waited for in turn.
             logging.shutdown()
@@ -237,7 +229,9 @@ class Worker:
         told = time.monotonic()
         while True:
             await asyncio.sleep(WATCH_EVERY_S)
-            if not self._said_ready and self._unready() is None:
+            ready = self._unready() is None
+            metrics.READY.set(ready)
+            if not self._said_ready and ready:
                 self._said_ready = True
                 numbers = sorted(self._engine.partitions)
                 print(f"consent-streams worker ready at {self.url} with partitions {numbers}", flush=True)
@@ -257,6 +251,8 @@ class Worker:
         return left.total()
 
     def _measure_lag(self) -> None:
+        # What this worker does not own any more is another's to tell.
+        metrics.LAG.clear()
         for spec in topics.SOURCES:
             for number in self._engine.partitions:
                 tp = TP(self._config.topic(spec.name), number)

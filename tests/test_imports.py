@@ -33,6 +33,7 @@ BESIDE: dict[str, set[str]] = {
     "streams.config": set(),
     "streams.topics": set(),
     "streams.metrics": set(),
+    "streams.logs": set(),
     "streams.links": {"streams.config"},
     "streams.kafka": {"streams.config"},
     "streams.metadata": set(),
@@ -46,7 +47,9 @@ BESIDE: dict[str, set[str]] = {
     },
 }
 #: The inner layers may use only these of what stands beside them.
-USED_BY_INNER = {"streams", "streams.config", "streams.kafka", "streams.topics", "streams.metrics", "streams.links"}
+USED_BY_INNER = {
+    "streams", "streams.config", "streams.kafka", "streams.topics", "streams.metrics", "streams.logs", "streams.links"
+}
 
 
 def part_of(module: str) -> str:

@@ -190,7 +190,7 @@ class Changes:
             view.put_org(org_id, settings)
             outcome, reason = "settings_applied", None
         self._outcomes[reason or outcome] += 1
-        metrics.of(metrics.SETTINGS, org_id, self._scribe.partition).set(version)
+        metrics.SETTINGS.labels(org_id, self._scribe.partition).set(version)
         body = change_audit(self._scribe.partition, record.offset, raw, version, (outcome, reason, []))
         self._scribe.audit(out, record, body)
 

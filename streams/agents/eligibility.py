@@ -21,6 +21,7 @@ from streams.engine.outputs import Outputs
 from streams.engine.partition import Partition
 from streams.engine.records import Record, was_forwarded
 from streams.engine.requests import Answered, Asked, Progress
+from streams.logs import about
 
 log = logging.getLogger(__name__)
 
@@ -179,7 +180,8 @@ class Eligibility:
         verdict, version = self._verdict(partition, partition.states([key])[key], question, behind)
         again = self._body(partition, record.offset, question, verdict, version)
         if again != published:
-            log.warning("%d/%d: computed again, the decision is %r", partition.number, record.offset, again)
+            place = about(_NAME, partition.number, record.offset)
+            log.warning("computed again, the decision is another one", extra=place)
         audit = decision_audit(partition.number, record.offset, version, published, verdict.inputs)
         self._scribe.audit(out, record, audit, progress_header(progress.header()))
 

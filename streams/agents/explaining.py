@@ -19,6 +19,7 @@ from streams.engine.records import Headers, Record
 from streams.engine.requests import Progress
 from streams.engine.table import BytesStore
 from streams.engine.tail import LogReader
+from streams.logs import about
 
 log = logging.getLogger(__name__)
 
@@ -56,7 +57,8 @@ async def explain(reader: LogReader, config: Config, clerk: Eligibility, number:
     wanted = progress.unexplained
     if not wanted:
         return out
-    log.warning("partition %d: %d decisions have no audit yet, they are computed again", number, len(wanted))
+    place = about(topics.REQUESTS.name, number, min(wanted))
+    log.warning("%d decisions from here on have no audit yet, they are computed again", len(wanted), extra=place)
     requests = config.topic(topics.REQUESTS.name)
     asked: list[tuple[int, Record]] = []
     async for records in reader.scan(requests, number, min(wanted), max(wanted) + 1):

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import logging
+
 from schemas.messages import MessageKind
 from streams import metrics, topics
 from streams.engine.outputs import Outputs
 from streams.engine.records import FORWARDED, POSITION, PROGRESS, Record
 from streams.engine.wire import encode_header, encode_headers, header_prefix, varint
+from streams.logs import about
 from streams.topics import TopicSpec
+
+log = logging.getLogger(__name__)
 
 _SPEC = ("ce_specversion", b"1.0")
 _JSON = ("content-type", b"application/json")
@@ -108,6 +113,7 @@ class Scribe:
     def dead_letter(self, out: Outputs, record: Record, code: str, message: str) -> None:
         """The record as it came, with Kafka Connect's error headers and our code (contract section 6)."""
         metrics.DEAD_LETTERS.labels(code).inc()
+        log.debug("dead letter: %s", code, extra=about(self._source, self.partition, record.offset))
         if self.written and self._is_written(topics.DEADLETTER.name, record.offset):
             return
         headers = [
@@ -127,6 +133,7 @@ class Scribe:
         if self.written and self._is_written(self._source, record.offset):
             return
         metrics.MISROUTED.labels(self._source).inc()
+        log.debug("sent home, to partition %d", home, extra=about(self._source, self.partition, record.offset))
         mark = (FORWARDED, self._place_of(record))
         out.add(self._read_from, home, record.key, record.value, (encode_headers([*record.headers, mark]),))
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from streams.broker.process import Child
 from streams.config import Config
+from streams.logs import message_of
 
 from .http import ANY_ADDRESS, base_url, is_ready
 from .options import WORKER
@@ -50,7 +51,7 @@ class WorkerProcess:
 
     def _last_line(self) -> str:
         lines = [line for line in self.log.read_text("utf-8", "replace").splitlines() if line.strip()]
-        return lines[-1].strip() if lines else "it said nothing"
+        return message_of(lines[-1].strip()) if lines else "it said nothing"
 
 
 def free_port(host: str) -> int:

@@ -53,7 +53,7 @@ def post(config: Config, *path: str | int, body: bytes, timeout_s: float = TIMEO
 def _answered(config: Config, path: tuple[str | int, ...], timeout_s: float, body: bytes | None) -> Any:
     url = "/".join([base_url(config), *(quote(str(part), safe="") for part in path)])
     # A proxy of the environment has no business on the way to a worker on this machine.
-    answer = _ask(config, url, timeout_s, _credentials(config), trust_env=not config.listens_on_loopback, body=body)
+    answer = _ask(config, url, timeout_s, credentials(config), trust_env=not config.listens_on_loopback, body=body)
     if answer.status_code == httpx.codes.NOT_FOUND:
         raise NotFound(_reason(answer))
     if answer.status_code == httpx.codes.UNAUTHORIZED:
@@ -103,7 +103,8 @@ def _ask(
         ) from error
 
 
-def _credentials(config: Config) -> dict[str, str]:
+def credentials(config: Config) -> dict[str, str]:
+    """The `Authorization` header of a command, if it was given a token or a user."""
     if config.http_token:
         return {"Authorization": f"Bearer {config.http_token}"}
     if config.http_user:

@@ -29,6 +29,7 @@ COMMANDS = {
     "users": "users",
     "openapi": "openapi",
     "asyncapi": "asyncapi",
+    "doctor": "doctor",
 }
 INTERRUPTED = 130
 

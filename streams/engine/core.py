@@ -22,6 +22,7 @@ from streams.engine.partition import Partition
 from streams.engine.records import Batch
 from streams.engine.table import BytesStore
 from streams.engine.tail import LogReader
+from streams.logs import about
 from streams.topics import TopicSpec
 
 log = logging.getLogger(__name__)
@@ -153,6 +154,9 @@ class Engine:
         for lane in self._lanes.values():
             lane.start()
         metrics.OWNED.set(len(numbers))
+        for number, partition in tables.customers.items():
+            for org_id in partition.org_ids():
+                metrics.SETTINGS.labels(org_id, number).set(_version_of(partition, org_id))
         found = {TP(self.config.topic(name), number): at for name, own in starts.items() for number, at in own.items()}
         return {tp: at for tp, at in found.items() if tp in committed}
 
@@ -200,7 +204,8 @@ class Engine:
             at = state.applied
             if at:
                 raise NotRestoredError(f"{source}-{state.number} begins at {first}, but the state needs {at}")
-            log.warning("%s-%d begins at %d: what was before is not in the state", source, state.number, first)
+            place = about(source, state.number, first)
+            log.warning("the log begins here: what was before is not in the state", extra=place)
             state.advance(first)
             state.written = first
 
@@ -210,6 +215,7 @@ class Engine:
         self._fences.forget()
         self.tables = Tables({}, {})
         metrics.OWNED.set(0)
+        metrics.SETTINGS.clear()
         await asyncio.gather(*(lane.close() for lane in lanes.values()))
 
     def put(self, topic: str, batch: Batch) -> None:
@@ -280,6 +286,11 @@ class Engine:
             if lane.busy_for() > STALE_CHECKPOINT_S:
                 return f"{lane.name}: no checkpoint for {lane.busy_for():.0f} s with work waiting"
         return None
+
+
+def _version_of(partition: Partition, org_id: int) -> int:
+    org = partition.org(org_id)
+    return 0 if org is None else org.version
 
 
 def _check_whole(tables: Tables) -> None:

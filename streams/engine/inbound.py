@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Protocol
 
@@ -10,7 +11,7 @@ from streams.engine.lane import Lane
 from streams.engine.outputs import Outputs, Writer
 from streams.engine.records import Batch, Record
 
-#: So many are handled before others get their turn.
+#: So many records are handled before others get their turn, and so many batches share a look at who is known.
 CHUNK = 100
 
 #: Waits until everybody is known who was registered when it was called, as far as a partition of the identities is
@@ -26,7 +27,7 @@ class Handler(Protocol):
 
 
 class InboundLane(Lane):
-    """Handles inbound records of all partitions, a batch at a time.
+    """Handles inbound records of all partitions, whatever waits at a time.
 
     A registration that Kafka acknowledged before a record was written must be known when the record is handled, or a
     customer's word would be lost.
@@ -39,9 +40,22 @@ class InboundLane(Lane):
         self._known = known
 
     async def work(self) -> None:
-        while not self.closing and (batch := self.take()) is not None:
-            if not await self._known(batch.partition, lambda: self.closing) or not await self._handle(batch):
+        while not self.closing and (waiting := self._waiting_now()):
+            # They share one look, which takes as long as a registration's way to the table: people's words come one by
+            # one, in batches of hardly a record each.
+            numbers = {batch.partition for batch in waiting}
+            known = await asyncio.gather(*(self._known(number, lambda: self.closing) for number in numbers))
+            if not all(known):
                 return
+            for batch in waiting:
+                if not await self._handle(batch):
+                    return
+
+    def _waiting_now(self) -> list[Batch]:
+        found: list[Batch] = []
+        while len(found) < CHUNK and (batch := self.take()) is not None:
+            found.append(batch)
+        return found
 
     async def _handle(self, batch: Batch) -> bool:
         metrics.of(metrics.BATCH, self.name).observe(len(batch.records))

@@ -13,6 +13,7 @@ from base64 import b64decode
 from collections import OrderedDict
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 from streams import metrics
 from streams.config import Config
@@ -33,6 +34,10 @@ WAITING = 64
 REMEMBERED_S, REMEMBERED = 60.0, 4_096
 #: How often the users file is looked at.
 LOOK_EVERY_S = 1.0
+
+
+#: Why credentials are refused, as `consent_login_failures_total` counts it.
+Refusal = Literal["wrong_token", "malformed", "unknown_user", "wrong_password", "blocked", "busy"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +67,7 @@ class _Known:
     accounts: Accounts
     stamp: tuple[int, ...]
     verified: OrderedDict[bytes, tuple[User, float]] = field(default_factory=OrderedDict)
-    in_hand: dict[bytes, asyncio.Task[User | str]] = field(default_factory=dict)
+    in_hand: dict[bytes, asyncio.Task[User | Refusal]] = field(default_factory=dict)
 
 
 class Logins:
@@ -104,7 +109,7 @@ class Logins:
             raise RefusedError(429, "too many failed logins from this address: try again later", retry_after(wait_s))
         raise RefusedError(401, "wrong credentials", {})
 
-    async def _in_hand(self, known: _Known, digest: bytes, given: bytes, address: str) -> User | str:
+    async def _in_hand(self, known: _Known, digest: bytes, given: bytes, address: str) -> User | Refusal:
         """The outcome of the one check of these credentials, whoever else waits for it already."""
         if digest not in known.in_hand:
             if len(known.in_hand) >= WAITING:
@@ -112,7 +117,7 @@ class Logins:
             known.in_hand[digest] = asyncio.create_task(self._check(known, digest, given, address), name="login")
         return await asyncio.shield(known.in_hand[digest])
 
-    async def _check(self, known: _Known, digest: bytes, given: bytes, address: str) -> User | str:
+    async def _check(self, known: _Known, digest: bytes, given: bytes, address: str) -> User | Refusal:
         """The user, or why not. Guesses made at the same time take turns, so that each counts before the next."""
         try:
             async with self._turn:
@@ -131,7 +136,7 @@ class Logins:
         finally:
             del known.in_hand[digest]
 
-    async def _verify(self, accounts: Accounts, given: bytes) -> User | str:
+    async def _verify(self, accounts: Accounts, given: bytes) -> User | Refusal:
         scheme, _, value = given.strip().partition(b" ")
         if scheme.lower() == b"bearer":
             right = bool(self._token) and hmac.compare_digest(value.strip(), self._token)

@@ -23,6 +23,7 @@ from streams.engine.partition import Partition
 from streams.http.access import token_headers
 from streams.http.gathering import Gathering
 from streams.http.tls import trusted
+from streams.logs import about
 
 log = logging.getLogger(__name__)
 
@@ -137,7 +138,9 @@ class Owners:
             target = url.rstrip("/") + path
             answer = await self._client.request(method, target, content=body, headers=[*headers, (HOP.encode(), b"1")])
         except httpx.HTTPError as exc:
-            log.warning("%s does not answer for partition %d: %r", url, number, exc)
+            # Not its text: that may quote the headers, and with them who asks.
+            place = about(topics.CHANGES.name, number)
+            log.warning("the owner, %s, does not answer: %s", url, type(exc).__name__, extra=place)
             return retry(f"the worker of partition {number} does not answer")
         kept = {name: answer.headers[name] for name in ("content-type", "retry-after") if name in answer.headers}
         return Response(answer.content, answer.status_code, headers=kept)

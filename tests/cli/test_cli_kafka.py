@@ -103,21 +103,22 @@ def test_check_finds_settings_that_lose_or_refuse_records(bare_world: World) -> 
 
 
 def test_a_topic_created_again_has_another_id_in_the_same_cluster(world: World) -> None:
-    async def all_of_it() -> tuple[Any, Any, str, str]:
-        before, cluster = await admin.topic_ids(world.config), await admin.cluster_id(world.config)
+    async def all_of_it() -> tuple[admin.Cluster, admin.Cluster]:
+        before = await admin.describe(world.config)
         client = AIOKafkaAdminClient(bootstrap_servers=world.config.bootstrap_servers)
         await client.start()
         await client.delete_topics([world.config.topic("consent.audit")])
         await client.close()
         async with asyncio.timeout(20):
-            while "consent.audit" in await admin.topic_ids(world.config):
+            while "consent.audit" in (await admin.describe(world.config)).topics:
                 await asyncio.sleep(0.02)  # the broker tells nobody when it has deleted a topic
             await admin.create_topics(world.config)
-        return before, await admin.topic_ids(world.config), cluster, await admin.cluster_id(world.config)
+        return before, await admin.describe(world.config)
 
-    before, after, cluster, cluster_after = asyncio.run(all_of_it())
-    assert cluster == cluster_after != ""
-    assert {name for name in before if before[name] != after[name]} == {"consent.audit"}
+    before, after = asyncio.run(all_of_it())
+    assert before.cluster_id == after.cluster_id != ""
+    changed = {name for name, state in before.topics.items() if state.id != after.topics[name].id}
+    assert changed == {"consent.audit"}
 
 
 # --- publish ---------------------------------------------------------------------------------------

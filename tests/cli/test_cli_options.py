@@ -43,7 +43,7 @@ def test_the_commands_are_those_of_the_contract() -> None:
         "up", "broker", "topics", "topics create", "topics check", "topics acls", "settings", "settings check",
         "settings apply", "settings show", "worker", "publish", "import", "ask", "link", "state", "audit", "deadletter",
         "deadletter list", "deadletter replay", "users", "users add", "users list", "users remove",
-        "openapi", "asyncapi",
+        "openapi", "asyncapi", "doctor",
     }  # fmt: skip
 
 

@@ -49,10 +49,15 @@ def test_two_workers_differ_where_they_must() -> None:
     assert len({worker["ports"][0] for worker in WORKERS.values()}) == 2
 
 
+#: What compose puts where `${NAME:-default}` stands.
+DEFAULTS = {"CONSENT_HTTP_TOKEN": "a token", "CONSENT_LINK_SECRET": "", "CONSENT_PUBLIC_URL": "",
+            "CONSENT_LOG_FORMAT": "text"}  # fmt: skip
+
+
 @pytest.mark.parametrize("name", WORKERS)
 def test_a_worker_s_options_are_options(name: str) -> None:
     given = WORKERS[name]["environment"]
-    config = from_environment(given | {"CONSENT_HTTP_TOKEN": "a token"})
+    config = from_environment(given | DEFAULTS)
     known = {f"CONSENT_{field.upper()}" for field in config.__slots__}
     assert given.keys() <= known
     assert not config.listens_on_loopback
@@ -88,6 +93,38 @@ def test_prometheus_asks_both_workers_with_the_token() -> None:
     assert secret.parent == Path("/run/secrets")
     assert SERVICES["prometheus"]["secrets"] == [secret.name]
     assert COMPOSE["secrets"][secret.name] == {"environment": "CONSENT_HTTP_TOKEN"}
+
+
+def test_prometheus_has_the_alerts_and_grafana_the_board() -> None:
+    rules = yaml.safe_load(COMPOSE["configs"]["prometheus"]["content"])["rule_files"]
+    assert {mounted("prometheus", "alerts"), *rules} == {"/etc/prometheus/alerts.yaml"}
+    for name in ("alerts", "grafana-board"):
+        assert (FOLDER / COMPOSE["configs"][name]["file"]).is_file()
+    (source,) = yaml.safe_load(COMPOSE["configs"]["grafana-datasource"]["content"])["datasources"]
+    assert source["url"] == f"http://prometheus:{SERVICES['prometheus']['ports'][0].rpartition(':')[2]}"
+    (provider,) = yaml.safe_load(COMPOSE["configs"]["grafana-dashboards"]["content"])["providers"]
+    assert Path(mounted("grafana", "grafana-board")).parent == Path(provider["options"]["path"])
+    assert mounted("grafana", "grafana-datasource").startswith("/etc/grafana/provisioning/datasources/")
+    assert mounted("grafana", "grafana-dashboards").startswith("/etc/grafana/provisioning/dashboards/")
+    assert SERVICES["grafana"]["environment"]["GF_AUTH_ANONYMOUS_ORG_ROLE"] == "Viewer"
+
+
+def mounted(service: str, config: str) -> str:
+    """Where a service finds a config."""
+    (target,) = [one["target"] for one in SERVICES[service]["configs"] if one["source"] == config]
+    return str(target)
+
+
+def test_every_config_is_somebody_s() -> None:
+    used = [one["source"] for service in SERVICES.values() for one in service.get("configs", [])]
+    assert sorted(used) == sorted(COMPOSE["configs"])
+
+
+def test_every_variable_of_the_caller_s_is_a_secret_an_address_or_how_to_log() -> None:
+    wanted = set(re.findall(r"\$\{(\w+)", FILE.read_text("utf-8")))
+    assert wanted == {"CONSENT_HTTP_TOKEN", "CONSENT_LINK_SECRET", "CONSENT_PUBLIC_URL", "CONSENT_LOG_FORMAT"}
+    options = [set(worker["environment"]) & wanted for worker in WORKERS.values()]
+    assert options == [wanted, wanted]
 
 
 def test_nothing_is_published_beyond_this_machine() -> None:
