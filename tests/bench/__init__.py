@@ -4,10 +4,11 @@ One embedded broker, one input with a fixed seed, one system after another in th
 ratios between systems of one run mean anything elsewhere; the machine's description stands above the tables.
 
 Systems. *consent-streams* is the whole product, `consent-streams worker` with everything on: validation, settings,
-audit with its inputs, fence, durable changelog, RocksDB, commits, HTTP. *Quix Streams* (`quix_peer.py`) and *plain
-Faust* (`faust_peer.py`) do the reduced job of `reduced.py`, idiomatically, on the same bytes in as many partitions: the
-latest entry of every cell in a durable table with changelog, an audit record per change, a decision per request. The
-peers do less; the product has to be faster all the same. Plain Faust gets the first `FAUST_EVENTS_CAP` events only.
+audit with its inputs, fence, durable changelog, RocksDB, commits, HTTP. *Kafka Streams* (`kstreams/`, where Java and
+Maven are at hand), *Quix Streams* (`quix_peer.py`) and *plain Faust* (`faust_peer.py`) do the reduced job of
+`reduced.py`, idiomatically, on the same bytes in as many partitions: the latest entry of every cell in a durable table
+with changelog, an audit record per change, a decision per request. The peers do less; the product has to be faster all
+the same. Plain Faust gets the first `FAUST_EVENTS_CAP` events only.
 
 How it is measured. Every worker is a process of its own and knows nothing of the bench. The input of a phase is in its
 topic before the worker starts; the clock (`measure.py`) polls the end offsets of the output topic and reads the

@@ -9,7 +9,7 @@ from pathlib import Path
 STAGES = ("changes", "decisions", "latency", "restore", "footprint", "intake")
 #: The systems, the product first: ratios are always the product's number over a peer's.
 PRODUCT = "consent-streams"
-SYSTEMS = (PRODUCT, "quix", "faust")
+SYSTEMS = (PRODUCT, "kstreams", "quix", "faust")
 
 #: Full run: the slowest of the fast systems works for about five seconds, so start effects stay below a few percent.
 EVENTS = 200_000

@@ -13,7 +13,8 @@ from tests.bench.measure import Measured
 from tests.bench.plan import INTAKE_P99_MS, PRODUCT
 from tests.bench.stages import Results
 
-TITLES = {PRODUCT: "consent-streams", "quix": "Quix Streams", "faust": "plain Faust", "echo": "bare Kafka echo"}
+TITLES = {PRODUCT: "consent-streams", "kstreams": "Kafka Streams", "quix": "Quix Streams"}
+TITLES |= {"faust": "plain Faust", "echo": "bare Kafka echo"}
 MIB = 1 << 20
 WIDTH = 110  # the table is pasted into the README, whatever the terminal
 
@@ -98,7 +99,7 @@ def _throughput(results: Results) -> Table:
         cells = [f"{changes.events:,}", f"{changes.per_second:,.0f}", f"{changes.per_cpu_second:,.0f}"]
         cells += [f"{decisions.per_second:,.0f}", f"{decisions.per_cpu_second:,.0f}"] if decisions else ["", ""]
         table.add_row(TITLES[name], *cells)
-    for name in ("quix", "faust"):
+    for name in ("kstreams", "quix", "faust"):
         if {PRODUCT, name} <= results.changes.keys():
             table.add_row(f"ratio to {TITLES[name]}", "", *_ratios(results, name))
     return table

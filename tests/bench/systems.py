@@ -8,6 +8,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.bench import kstreams
 from tests.bench.events import registration_records, settings_record
 from tests.bench.kafka import Kafka
 from tests.bench.measure import watch
@@ -93,12 +94,16 @@ def introduce(system: System, customers: int) -> None:
 
 
 def peer(name: str, kafka: Kafka, folder: Path) -> System:
-    """Quix Streams or plain Faust with the reduced job."""
+    """Kafka Streams, Quix Streams or plain Faust with the reduced job."""
     prefix = f"{kafka.prefix}{name}-"
     folder = folder / prefix.rstrip("-")
     topics = [prefix + topic for topic in ("changes", "requests", "audit", "decisions")]
     kafka.create(*topics)
-    arguments = ("worker", "--loglevel", "info", "--without-web") if name == "faust" else ()
+    if name == "kstreams":
+        command = kstreams.command()
+    else:
+        arguments = ("worker", "--loglevel", "info", "--without-web") if name == "faust" else ()
+        command = (sys.executable, "-W", "ignore", "-m", f"tests.bench.{name}_peer", *arguments)
     return System(
         name=name,
         kafka=kafka,
@@ -109,7 +114,7 @@ def peer(name: str, kafka: Kafka, folder: Path) -> System:
         audit=topics[2],
         decisions=topics[3],
         group=prefix + "job",
-        command=(sys.executable, "-W", "ignore", "-m", f"tests.bench.{name}_peer", *arguments),
+        command=command,
         env={
             "BENCH_BOOTSTRAP": kafka.bootstrap,
             "BENCH_PREFIX": prefix,
