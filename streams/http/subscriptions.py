@@ -23,15 +23,15 @@ from streams.engine.outputs import RefusedError
 from streams.engine.partition import Partition
 from streams.http.acting import UnclearError, org_of
 from streams.http.customers import customer_document
-from streams.http.entries import NOT_ADDED, NOT_FOUND, Entry, Fault, check, said_of_all
+from streams.http.entries import NOT_FOUND, Entry, Fault, check, said_of_all
 from streams.http.identifiers import Identifiers, UnknownError
 from streams.http.intake import Intake, Written, not_written
 from streams.http.owners import BehindError, Owners, as_json
 from streams.http.paths import CUSTOMER, is_id
 from streams.http.repeats import FINGERPRINT, MOST_CHARACTERS, Answered, Place, Repeats, event_id_of, fingerprint_of
+from streams.http.replies import accepted, not_found, refused, together
 
 _HEAD = TypeAdapter(SubscriptionHead)
-_WAITS = "waits for its verification: the opt-in type of this place is DOUBLE"
 #: Positions are found by reading back so many records of a partition at a time, and not more than so many in all.
 LOOK_BACK, MOST_LOOK_BACK = 20_000, 1_000_000
 
@@ -73,7 +73,7 @@ class Subscriptions:
         org = _org(found, org_id)
         document = customer_document(found, org, org_id, customer_id)
         if document is None or (org.require_registration and not document["registered"]):
-            return _refused(404, [_not_found(customer_id)])
+            return refused(404, [not_found(customer_id)])
         statuses = [
             {
                 "channel": cell["channel"],
@@ -103,7 +103,7 @@ class Subscriptions:
         if isinstance(customers, Response):
             raise UnclearError(customers.status_code, orjson.loads(customers.body)["detail"])
         if not customers:
-            return _refused(404, [Fault(NOT_FOUND, f"customer not found: nobody has this {kind}")])
+            return refused(404, [Fault(NOT_FOUND, f"customer not found: nobody has this {kind}")])
         passed = {"org_id": str(org_id)} | {name: query[name] for name in ("source",) if name in query}
         answers = []
         for customer_id in customers:
@@ -113,7 +113,7 @@ class Subscriptions:
             else:
                 path = f"/v2/customers/{quote(customer_id, safe='')}/subscriptions?{urlencode(passed)}"
                 answers.append(await self._owners.send_on(number, path, request))
-        return answers[0] if len(answers) == 1 else _together(answers, len(customers))
+        return answers[0] if len(answers) == 1 else together(answers, len(customers))
 
     async def _post(self, customer_id: str, request: Request) -> Response:
         org_id = _place_of(customer_id, request, self._owners)
@@ -157,16 +157,16 @@ class Subscriptions:
         org = _org(partition, org_id)
         state: State | None = decode_state(partition.states([key])[key])
         if org.require_registration and (state is None or state.registration != REGISTERED):
-            return _refused(404, [_not_found(customer_id)])
+            return refused(404, [not_found(customer_id)])
         entries, faults = check(head.subscriptions, org, request.query_params.get("source"))
         if not entries:
-            return _refused(500, faults)
+            return refused(500, faults)
         written: dict[int, tuple[str, Written]] = {}
         if once is not None and state is not None:
             written = await self._written_before(partition.number, key, state, entries, once)
         if not written:
             written = await self._publish(org_id, customer_id, entries, said_of_all(head), once)
-        return _accepted(given, customer_id, [e for e in entries if e.index in written], written, faults)
+        return accepted(given, customer_id, [e for e in entries if e.index in written], written, faults)
 
     async def _publish(
         self,
@@ -214,9 +214,9 @@ async def _answered(answer: Any) -> Response:
     try:
         response: Response = await answer
     except UnclearError as exc:
-        return _refused(exc.status, [Fault(exc.status, str(exc))])
+        return refused(exc.status, [Fault(exc.status, str(exc))])
     except BehindError as exc:
-        return _refused(503, [Fault(503, str(exc))])
+        return refused(503, [Fault(503, str(exc))])
     except RefusedError as exc:
         return not_written(exc)
     return response
@@ -252,59 +252,7 @@ def _read(body: bytes) -> tuple[dict[str, Any], SubscriptionHead]:
     return given, head
 
 
-def _not_found(customer_id: str) -> Fault:
-    return Fault(NOT_FOUND, f"customer not found: {customer_id!r:.140} is not registered")
-
-
-def _refused(status: int, faults: list[Fault]) -> Response:
-    errors = [fault.document() for fault in faults]
-    answer = as_json({"subscriptions": [], "warnings": [], "errors": errors}, status)
-    if status == 503:
-        answer.headers["Retry-After"] = "1"
-    return answer
-
-
 def _repeated(before: Answered, fingerprint: str) -> Response:
     if before.fingerprint != fingerprint:
         raise UnclearError(422, _REUSED)
     return Response(before.body, before.status, media_type="application/json")
-
-
-def _accepted(
-    given: dict[str, Any],
-    customer_id: str,
-    entries: list[Entry],
-    written: dict[int, tuple[str, Written]],
-    faults: list[Fault],
-) -> Response:
-    """The request given back, with what was accepted of it and where it is."""
-    accepted = [
-        {
-            **entry.given,
-            "index": entry.index,
-            "customerId": customer_id,
-            "eventId": written[entry.index][0],
-            "position": written[entry.index][1]._asdict(),
-        }
-        for entry in entries
-    ]
-    warnings = [Fault(NOT_ADDED, f"subscriptions[{e.index}]: {_WAITS}").document() for e in entries if e.waits]
-    answer = {**given, "subscriptions": accepted, "warnings": warnings}
-    answer["errors"] = [fault.document() for fault in faults]
-    answer["positions"] = [one["position"] for one in accepted]
-    return as_json(answer)
-
-
-def _together(answers: list[Response], customers: int) -> Response:
-    """One answer of several customers' answers. It is as good as the best of them, and says what the others lack."""
-    documents = [orjson.loads(answer.body) for answer in answers]
-    for document, answer in zip(documents, answers, strict=True):
-        document.setdefault("errors", [Fault(answer.status_code, str(document.get("detail"))).document()])
-    best = next((document for document in documents if document.get("positions")), None)
-    if best is None:
-        return answers[0]
-    whole: dict[str, Any] = dict(best)
-    for name in ("subscriptions", "warnings", "errors", "positions"):
-        whole[name] = [one for document in documents for one in document.get(name, [])]
-    whole["warnings"].append(Fault(NOT_ADDED, f"the identifier is shared: applied to {customers} customers").document())
-    return as_json(whole)
