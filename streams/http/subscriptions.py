@@ -139,8 +139,8 @@ class Subscriptions:
             answer = await self._add(org_id, customer_id, (given, head), request, (place, fingerprint))
             if answer.status_code < 500:
                 # A copy, see Holders.encode.
-                body = bytes(memoryview(answer.body))
-                self._repeats.remember(place, Answered(fingerprint, answer.status_code, body))
+                kept = bytes(memoryview(answer.body))
+                self._repeats.remember(place, Answered(fingerprint, answer.status_code, kept))
             return answer
 
     async def _add(
