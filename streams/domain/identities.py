@@ -97,7 +97,8 @@ class Holders:
         """As it is stored; None where there is nothing to store."""
         if not self._since and not self._awaited:
             return None
-        return orjson.dumps({"c": self._since, "a": self._awaited})
+        # A copy: orjson's own bytes keep a buffer of 4 KB each, and many thousands of these are held in memory.
+        return bytes(memoryview(orjson.dumps({"c": self._since, "a": self._awaited})))
 
 
 def decode_holders(raw: bytes | None) -> Holders | None:

@@ -138,7 +138,9 @@ class Subscriptions:
                 return _repeated(before, fingerprint)
             answer = await self._add(org_id, customer_id, (given, head), request, (place, fingerprint))
             if answer.status_code < 500:
-                self._repeats.remember(place, Answered(fingerprint, answer.status_code, bytes(answer.body)))
+                # A copy, see Holders.encode.
+                kept = bytes(memoryview(answer.body))
+                self._repeats.remember(place, Answered(fingerprint, answer.status_code, kept))
             return answer
 
     async def _add(

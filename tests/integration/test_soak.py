@@ -30,8 +30,8 @@ SECONDS = int(MINUTES * 60) or SHORT_S
 WARM_UP_S = min(SECONDS // 2, 180)
 MIB = 1 << 20
 #: A worker takes at most so much, and after the warm-up grows at most by so much; in a short run caches still fill.
-MOST_BYTES = 320 * MIB
-MOST_GROWTH_BYTES = 24 * MIB if SECONDS >= 600 else 64 * MIB
+MOST_BYTES = 256 * MIB
+MOST_GROWTH_BYTES = 24 * MIB if SECONDS >= 240 else 48 * MIB
 #: Open files: sockets and the like, and for each partition those of its two RocksDBs.
 MOST_FILES = 64 + 32 * PARTITIONS
 
