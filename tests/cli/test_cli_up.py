@@ -100,6 +100,7 @@ def second_terminal(env: dict[str, str], run: str) -> None:
     again = command("ask", "100", customer, "--channel", "EMAIL", "--priority", "BULK")
     assert again.stdout.startswith("YES  recent_opt_in")
     assert command("topics", "check", "--partitions", "3").exit_code == 0
+    assert "ok       rights" in command("doctor", "--partitions", "3").stdout
 
 
 def test_up_beside_another_says_so(

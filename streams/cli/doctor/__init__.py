@@ -57,7 +57,8 @@ def _rights(config: Config, seen: Seen) -> Finding:
 def _examine(config: Config) -> list[Finding]:
     seen: Seen | None = None
     try:
-        seen = run(look(reachable(config)))
+        config = reachable(config)
+        seen = run(look(config))
     except (KafkaFault, Failure) as fault:
         text = fault.message if isinstance(fault, Failure) else str(fault)
         findings = [problem("broker", text, "see that it runs and that this machine may connect to it")]

@@ -178,9 +178,9 @@ def _settings(config: Config, workers: list[Worker]) -> Iterator[Finding]:
         remedy = "on its way if it was just applied; else `settings apply` a higher version, to every partition"
         yield problem("settings", f"not the same everywhere: {some(odd)}", remedy)
     elif asked < config.partitions:
-        yield ok("settings", f"{len(versions)} orgs, the same in the {asked} of {config.partitions} partitions asked")
+        yield ok("settings", f"{_orgs(len(versions))}, the same in the {asked} of {config.partitions} partitions asked")
     else:
-        yield ok("settings", f"{len(versions)} orgs, the same in every partition")
+        yield ok("settings", f"{_orgs(len(versions))}, the same in every partition")
 
 
 def _files(worker: Worker) -> Finding:
@@ -196,3 +196,7 @@ def _files(worker: Worker) -> Finding:
 
 def _counts(counts: Mapping[str, int]) -> str:
     return ", ".join(f"{name} {count}" for name, count in sorted(counts.items()))
+
+
+def _orgs(count: int) -> str:
+    return f"{count} org{'' if count == 1 else 's'}"
