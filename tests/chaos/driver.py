@@ -1,0 +1,183 @@
+"""One round: topics of its own, workers, a seeded load, faults in the midst of it, and what is there afterwards."""
+
+from __future__ import annotations
+
+import random
+import signal
+import time
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+
+import httpx
+
+from streams.broker import EmbeddedBroker
+from streams.engine.outputs import BATCH_PATIENCE_S
+from tests.chaos.checker import Report, check
+from tests.chaos.history import TOPICS, Exit, History, Sent, Topic, stores_in
+from tests.integration.harness import PARTITIONS, SHORT_SESSION, Loop, Place, Worker, World, wait_for
+from tests.integration.load import Load
+from tests.model.generate import Step, scenario
+
+#: The fence must not run out of time while things are broken: what is tested is what it says, not how soon. Small
+#: checkpoints make many of them.
+ENV = SHORT_SESSION | {"CONSENT_MAX_WAIT_MS": "60000", "CONSENT_BATCH_RECORDS": "50"}
+#: How long after the last fault all must be worked off: many times what it takes on a quiet machine.
+LAG_WITHIN_S = 120.0
+EVENTS = 500
+PAUSE_S = 0.002
+LAUNCHER = "tests.chaos.launcher"
+
+
+class NotingLoad(Load):
+    """A load that keeps every acknowledgement."""
+
+    sent: list[Sent]
+
+    def __init__(self, world: World, steps: Sequence[Step], pause_s: float = 0.0) -> None:
+        super().__init__(world, steps, pause_s)
+        self.sent = []
+
+    def acknowledged(self, topic: str, key: bytes | None, value: bytes | None, place: Place) -> None:
+        self.sent.append(Sent(topic, place, key, value))
+
+
+class Hand(Worker):
+    """A worker whose every end is noted, with how it was allowed to end."""
+
+    def __init__(self, name: str, env: dict[str, str], folder: Path) -> None:
+        super().__init__(env, folder, LAUNCHER)
+        self.name = name
+        self.exits: list[Exit] = []
+        self.allowed = frozenset({0})
+
+    def may_end(self, *codes: int) -> Hand:
+        """With what it may end from here until its next start."""
+        self.allowed = frozenset(codes)
+        return self
+
+    def start(self, **env: str) -> Hand:
+        """Start it; a fault that was built in lasts for one start only."""
+        self.allowed = frozenset({0})
+        for name in ("CHAOS_AT", "CHAOS_DO", "CHAOS_LEASE"):
+            self._env.pop(name, None)
+        super().start(**env)
+        return self
+
+    def wait(self, patience_s: float = 60.0) -> int:
+        noted = len(self.exits) == self._starts
+        code = super().wait(patience_s)
+        if not noted:
+            said = "Traceback" in self.errors
+            self.exits.append(Exit(f"{self.name}, start {self._starts}", code, self.allowed, self.last_line, said))
+        return code
+
+    def kill(self) -> None:
+        self.may_end(-signal.SIGKILL, *(() if self.running else self.allowed))
+        super().kill()
+
+    def open_partitions(self) -> int:
+        """How many partitions it has; 0 while it cannot say."""
+        if not self.running or self._said_ready() is None:
+            return 0
+        with suppress(httpx.HTTPError):
+            lines = httpx.get(f"{self.url}/metrics", timeout=2).text.splitlines()
+            return next((int(float(line.split()[1])) for line in lines if line.startswith("consent_partitions_o")), 0)
+        return 0
+
+
+class Round:
+    """A `with` block around topics, workers and a load; `finish` checks what is left of them."""
+
+    def __init__(self, broker: EmbeddedBroker, loop: Loop, folder: Path, seed: int) -> None:
+        self.broker = broker
+        self.seed = seed
+        self.rng = random.Random(f"faults {seed}")
+        self.world = World(broker.bootstrap, loop, PARTITIONS)
+        self.workers: list[Hand] = []
+        self.loads: list[NotingLoad] = []
+        self._folder = folder
+
+    def __enter__(self) -> Round:
+        self.world.create_topics()
+        # A producer that gave up while the broker is away could not say whether its record is in the log.
+        producer = self.world.loop.run(self.world._opened())
+        producer._message_accumulator._batch_ttl = BATCH_PATIENCE_S
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for worker in self.workers:
+            worker.end()
+        self.world.close()
+
+    # -- what a fault works with --
+
+    def worker(self, **env: str) -> Hand:
+        """One more worker, not started."""
+        name = f"worker {len(self.workers) + 1}"
+        folder = self._folder / f"{self.world.config.topic_prefix}{len(self.workers) + 1}"
+        self.workers.append(Hand(name, self.world.env | ENV | env, folder))
+        return self.workers[-1]
+
+    def start(self, count: int, **env: str) -> list[Hand]:
+        """So many workers, ready, and sharing the partitions."""
+        hands = [self.worker(**env).start() for _ in range(count)]
+        for hand in hands:
+            hand.ready()
+        wait_for("all partitions to be shared", lambda: all(hand.open_partitions() for hand in hands))
+        return hands
+
+    def steps(self, events: int = EVENTS, seed: int | None = None) -> list[Step]:
+        """A scenario around now, the same one for the same seed."""
+        chosen = self.seed if seed is None else seed
+        return scenario(chosen, events=events, base_ms=int(time.time() * 1000), partitions=PARTITIONS)
+
+    def load(self, events: int = EVENTS, pause_s: float = PAUSE_S, steps: list[Step] | None = None) -> NotingLoad:
+        """Begin to write a scenario."""
+        self.loads.append(NotingLoad(self.world, self.steps(events) if steps is None else steps, pause_s))
+        self.loads[-1].start()
+        return self.loads[-1]
+
+    def later(self, low: float, high: float) -> None:
+        """Let the newest load come to a share of itself between these."""
+        self.loads[-1].reaches(self.rng.uniform(low, high))
+
+    # -- the end --
+
+    def finish(self) -> Report:
+        """Wait until all is written and worked off, stop the workers in order, and check."""
+        return check(self.history())
+
+    def history(self) -> History:
+        for load in self.loads:
+            load.join()
+        if not any(worker.running for worker in self.workers):
+            self.workers[0].start().ready()
+        started = time.monotonic()
+        with suppress(AssertionError):  # what is left then is told
+            self.world.settle(LAG_WITHIN_S)
+        took = time.monotonic() - started
+        left = self.world.unsettled()
+        self.stop(self.workers)
+        return History(
+            config=self.world.config,
+            topics={spec.name: Topic(list(self.world.read(spec.name))) for spec in TOPICS},
+            ends={name: end for load in self.loads for name, end in load.ends.items()},
+            sent=[sent for load in self.loads for sent in load.sent],
+            stores=[one for worker in self.workers for one in stores_in(worker.datadir, worker.name)],
+            exits=[one for worker in self.workers for one in worker.exits],
+            unsettled=left,
+            settled_s=took,
+            allowed_s=LAG_WITHIN_S,
+        )
+
+    def stop(self, workers: Iterable[Hand]) -> None:
+        """SIGTERM to all at once, and wait for every end."""
+        going = [worker for worker in workers if worker.running]
+        for worker in going:
+            worker.signal(signal.SIGTERM)
+        for worker in going:
+            worker.wait()
