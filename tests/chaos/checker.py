@@ -72,7 +72,7 @@ class Report:
 
 def check(history: History) -> Report:
     """Hold a round against the invariants."""
-    comparison = Comparison(history, history.ends)
+    comparison = Comparison(history, history.ends, late=history.late)
     report = Report(counts=_counts(history))
     for fault in comparison.faults():
         if fault.kind == FORWARDED_TWICE:

@@ -27,7 +27,7 @@ def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedBroker]
         yield broker
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def make_round(
     broker: EmbeddedBroker, loop: Loop, tmp_path_factory: pytest.TempPathFactory
 ) -> Callable[[int], Round]:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import random
 import signal
 import time
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
+from itertools import count, islice
 from pathlib import Path
 from types import TracebackType
 
@@ -16,7 +18,7 @@ from streams.broker import EmbeddedBroker
 from streams.engine.outputs import BATCH_PATIENCE_S
 from tests.chaos.checker import Report, check
 from tests.chaos.history import TOPICS, Exit, History, Sent, Topic, stores_in
-from tests.integration.harness import PARTITIONS, SHORT_SESSION, Loop, Place, Worker, World, wait_for
+from tests.integration.harness import CHANGES, PARTITIONS, SHORT_SESSION, Loop, Place, Worker, World, wait_for
 from tests.integration.load import Load
 from tests.model.generate import Step, scenario
 
@@ -25,8 +27,11 @@ from tests.model.generate import Step, scenario
 ENV = SHORT_SESSION | {"CONSENT_MAX_WAIT_MS": "60000", "CONSENT_BATCH_RECORDS": "50"}
 #: How long after the last fault all must be worked off: many times what it takes on a quiet machine.
 LAG_WITHIN_S = 120.0
-EVENTS = 500
-PAUSE_S = 0.002
+#: One load of a round, a few seconds of it; a round goes on with the next as long as its faults take.
+EVENTS = 250
+PAUSE_S = 0.01
+#: More than any round writes.
+MOST_EVENTS = 20_000
 LAUNCHER = "tests.chaos.launcher"
 
 
@@ -38,6 +43,15 @@ class NotingLoad(Load):
     def __init__(self, world: World, steps: Sequence[Step], pause_s: float = 0.0) -> None:
         super().__init__(world, steps, pause_s)
         self.sent = []
+
+    @property
+    def left(self) -> int:
+        """Steps that are not written yet."""
+        return len(self._steps) - self.written
+
+    def writes(self, count: int) -> None:
+        """Wait until so many more are written."""
+        self.reaches((self.written + count) / len(self._steps))
 
     def acknowledged(self, topic: str, key: bytes | None, value: bytes | None, place: Place) -> None:
         self.sent.append(Sent(topic, place, key, value))
@@ -64,6 +78,10 @@ class Hand(Worker):
             self._env.pop(name, None)
         super().start(**env)
         return self
+
+    def came_to(self) -> str:
+        """What the fault that was built in said when it was reached; empty before."""
+        return next((line for line in self._out.read_text().splitlines() if line.startswith("chaos: ")), "")
 
     def wait(self, patience_s: float = 60.0) -> int:
         noted = len(self.exits) == self._starts
@@ -97,6 +115,10 @@ class Round:
         self.world = World(broker.bootstrap, loop, PARTITIONS)
         self.workers: list[Hand] = []
         self.loads: list[NotingLoad] = []
+        #: Around when things happen; a scenario is repeatable but for this.
+        self.base_ms = int(time.time() * 1000)
+        self.scenario = iter(scenario(seed, events=MOST_EVENTS, base_ms=self.base_ms, partitions=PARTITIONS))
+        self._count = count()
         self._folder = folder
 
     def __enter__(self) -> Round:
@@ -130,30 +152,69 @@ class Round:
         wait_for("all partitions to be shared", lambda: all(hand.open_partitions() for hand in hands))
         return hands
 
-    def steps(self, events: int = EVENTS, seed: int | None = None) -> list[Step]:
-        """A scenario around now, the same one for the same seed."""
-        chosen = self.seed if seed is None else seed
-        return scenario(chosen, events=events, base_ms=int(time.time() * 1000), partitions=PARTITIONS)
+    def load(self, events: int = EVENTS, pause_s: float = PAUSE_S, steps: Sequence[Step] = ()) -> NotingLoad:
+        """Begin to write these steps, or the next of the round's scenario."""
+        load = NotingLoad(self.world, list(steps) or list(islice(self.scenario, events)), pause_s)
+        if self.loads:
+            # What was acknowledged to the last one is known to this one.
+            self.loads[-1].join()
+            load._acknowledged |= self.loads[-1]._acknowledged
+        self.loads.append(load)
+        load.start()
+        return load
 
-    def load(self, events: int = EVENTS, pause_s: float = PAUSE_S, steps: list[Step] | None = None) -> NotingLoad:
-        """Begin to write a scenario."""
-        self.loads.append(NotingLoad(self.world, self.steps(events) if steps is None else steps, pause_s))
-        self.loads[-1].start()
-        return self.loads[-1]
+    def goes_on(self, low: int = 30, high: int = 120) -> None:
+        """Let so many more records be written; the load is followed by another where it has not as many left."""
+        count = self.rng.randint(low, high)
+        load = self.loads[-1]
+        if load.left < count:
+            load = self.load(max(count, EVENTS // 2))
+        load.writes(count)
 
-    def later(self, low: float, high: float) -> None:
-        """Let the newest load come to a share of itself between these."""
-        self.loads[-1].reaches(self.rng.uniform(low, high))
+    def passes_time(self, seconds: float) -> None:
+        """Let some time pass under load, where time is what the fault is about."""
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            self.goes_on(5, 10)
+
+    def count(self) -> int:
+        """A number that the round has not given before."""
+        return next(self._count)
+
+    def environment(self) -> dict[str, str]:
+        """For a command on the round's topics."""
+        outside = {name: value for name, value in os.environ.items() if not name.startswith("CONSENT_")}
+        return outside | self.world.env
+
+    def settings_in_log(self, org_id: int) -> list[tuple[Place, int]]:
+        """Where each version of an org's settings lies."""
+        found = [record for record in self.world.read(CHANGES) if record.key == f"{org_id}:".encode()]
+        return [(record.place, record.body["settings"]["version"]) for record in found]
+
+    def pick(self) -> Hand:
+        """Some worker that runs."""
+        return self.rng.choice([worker for worker in self.workers if worker.running])
+
+    def others_take_over(self, absent: Hand) -> None:
+        """Wait until the workers that run, but for one, have all partitions."""
+        others = [worker for worker in self.workers if worker.running and worker is not absent]
+        wait_for("the others to have all partitions", lambda: sum(o.open_partitions() for o in others) == PARTITIONS)
 
     # -- the end --
 
-    def finish(self) -> Report:
-        """Wait until all is written and worked off, stop the workers in order, and check."""
-        return check(self.history())
+    def finish(self, *, late: bool = False) -> Report:
+        """Wait until all is written and worked off, stop the workers in order, and check.
 
-    def history(self) -> History:
+        `late`: things were broken for longer than a request waits, so that some may be told `state_behind`.
+        """
+        return check(self.history(late=late))
+
+    def history(self, *, late: bool = False) -> History:
         for load in self.loads:
             load.join()
+        for worker in self.workers:
+            if worker.running:
+                worker.resume()
         if not any(worker.running for worker in self.workers):
             self.workers[0].start().ready()
         started = time.monotonic()
@@ -172,6 +233,7 @@ class Round:
             unsettled=left,
             settled_s=took,
             allowed_s=LAG_WITHIN_S,
+            late=late,
         )
 
     def stop(self, workers: Iterable[Hand]) -> None:

@@ -80,6 +80,8 @@ class History:
     #: Seconds from the last fault until all was worked off, and how many it may be.
     settled_s: float = 0.0
     allowed_s: float = 0.0
+    #: Whether a decision may be `state_behind` though the request did not ask for haste.
+    late: bool = False
 
     def read(self, topic: str) -> list[Record]:
         return self.topics[topic].records

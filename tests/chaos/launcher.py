@@ -29,12 +29,12 @@ from streams.engine.requests import RequestsLane
 from streams.engine.table import BytesStore
 from streams.engine.transport import Consumer, ConsumerThread
 
-#: Method by point; each gives the points `NAME.before` and `NAME.after`. In the order of a checkpoint's steps.
+#: Method by point; each gives the points `NAME.before` and `NAME.after`. Beside them there are `outputs.before`,
+#: `outputs.middle` and `outputs.after`.
 POINTS: dict[str, tuple[Any, str]] = {
     "take": (Fences, "take"),
     "restore": (Engine, "restore"),
     "apply": (Changes, "apply"),
-    "outputs": (Writer, "write"),
     "changelog": (Writer, "write_atomically"),
     "store": (BytesStore, "write"),
     "ack": (Batch, "done"),
@@ -91,16 +91,21 @@ def _wrap(owner: Any, name: str, before: Callable[[], None], after: Callable[[],
     setattr(owner, name, wrapped)
 
 
-def _wrap_middle_of_outputs(hit: Callable[[], None]) -> None:
-    """`outputs.middle`: the first of several batches of outputs is in the log, the others are not."""
+def _wrap_outputs(where: str, hit: Callable[[], None]) -> None:
+    """Where there are some. `middle`: the first of several batches is in the log, the others are not."""
     real = Writer.write
 
     async def write(self: Writer, outputs: Outputs) -> None:
-        if len(outputs.batches) > 1:
+        there = bool(outputs.batches)
+        if there and where == "before":
+            hit()
+        if where == "middle" and len(outputs.batches) > 1:
             await self._write(outputs.batches[:1])
             hit()
             outputs.batches = outputs.batches[1:]
         await real(self, outputs)
+        if there and where == "after":
+            hit()
 
     Writer.write = write  # type: ignore[method-assign]
 
@@ -118,8 +123,8 @@ def install(environ: dict[str, str]) -> None:
         return
     hit = _passing(point, environ.get("CHAOS_DO", "kill"))
     name, _, where = point.partition(":")[0].partition(".")
-    if where == "middle":
-        _wrap_middle_of_outputs(hit)
+    if name == "outputs":
+        _wrap_outputs(where, hit)
         return
     owner, method = POINTS[name]
     _wrap(owner, method, hit if where == "before" else _nothing, hit if where == "after" else _nothing)
