@@ -4,6 +4,9 @@
 PYTHON ?= python3
 # Options for what `test`, `bench` and `run` start: `make test ARGS="tests/domain -x"`.
 ARGS ?=
+# How long `make chaos` goes on, and its seed: the same one picks the same faults again.
+MINUTES ?= 10
+SEED ?=
 
 UV_VERSION := 0.13.8
 BIN := .venv/bin
@@ -22,7 +25,7 @@ endif
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup run test lint types bench lock clean
+.PHONY: help setup run test lint types bench chaos lock clean
 
 help: ## this list
 	@echo "consent-streams: consent changes in, one current answer to 'may we send?' out"
@@ -72,6 +75,10 @@ $(BENCH_STAMP): $(STAMP)
 	@echo "bench: installing what it compares with"
 	@$(INSTALL) --editable '.[embedded,docker,bench]'
 	@touch $@
+
+chaos: $(STAMP) ## break what can be broken, at random, for MINUTES, and check what is promised (SEED= repeats a run)
+	@echo "chaos: python -m tests.chaos --minutes $(MINUTES) $(if $(SEED),--seed $(SEED)) $(ARGS)"
+	@exec $(BIN)/python -m tests.chaos --minutes $(MINUTES) $(if $(SEED),--seed $(SEED)) $(ARGS)
 
 lock: $(STAMP) ## write requirements.lock anew after a change of pyproject.toml (ARGS="--upgrade": newest versions)
 	@echo "lock: requirements.lock"

@@ -6,19 +6,32 @@ import os
 import random
 import signal
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from itertools import count, islice
 from pathlib import Path
 from types import TracebackType
 
 import httpx
+from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.errors import KafkaError
 
+from streams import topics
 from streams.broker import EmbeddedBroker
 from streams.engine.outputs import BATCH_PATIENCE_S
 from tests.chaos.checker import Report, check
 from tests.chaos.history import TOPICS, Exit, History, Sent, Topic, stores_in
-from tests.integration.harness import CHANGES, PARTITIONS, SHORT_SESSION, Loop, Place, Worker, World, wait_for
+from tests.integration.harness import (
+    CHANGES,
+    PARTITIONS,
+    PATIENCE_S,
+    SHORT_SESSION,
+    Loop,
+    Place,
+    Worker,
+    World,
+    wait_for,
+)
 from tests.integration.load import Load
 from tests.model.generate import Step, scenario
 
@@ -119,6 +132,8 @@ class Round:
         self.base_ms = int(time.time() * 1000)
         self.scenario = iter(scenario(seed, events=MOST_EVENTS, base_ms=self.base_ms, partitions=PARTITIONS))
         self._count = count()
+        #: What is to be called at the end.
+        self.undoes: list[Callable[[], None]] = []
         self._folder = folder
 
     def __enter__(self) -> Round:
@@ -134,6 +149,17 @@ class Round:
         for worker in self.workers:
             worker.end()
         self.world.close()
+        for undo in self.undoes:
+            undo()
+        # Many rounds on one small broker: their topics must not add up.
+        self.world.loop.run(self._delete_topics())
+
+    async def _delete_topics(self) -> None:
+        client = AIOKafkaAdminClient(bootstrap_servers=self.broker.bootstrap)
+        with suppress(KafkaError):
+            await client.start()
+            await client.delete_topics([self.world.config.topic(spec.name) for spec in topics.ALL])
+        await client.close()
 
     # -- what a fault works with --
 
@@ -176,6 +202,13 @@ class Round:
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
             self.goes_on(5, 10)
+
+    def until(self, what: str, found: Callable[[], object]) -> None:
+        """Keep the load up until something has come about."""
+        deadline = time.monotonic() + PATIENCE_S
+        while not found():
+            assert time.monotonic() < deadline, f"waited {PATIENCE_S:.0f} s in vain, under load, for {what}"
+            self.goes_on(3, 6)
 
     def count(self) -> int:
         """A number that the round has not given before."""

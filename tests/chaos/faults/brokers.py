@@ -6,7 +6,7 @@ import time
 
 from tests.chaos.driver import Round
 from tests.chaos.faults.registry import fault
-from tests.integration.harness import AUDIT, CHANGELOG, DECISIONS, wait_for
+from tests.integration.harness import AUDIT, CHANGELOG, DECISIONS
 
 RESTORED = {AUDIT: {"retention.ms": "-1"}, DECISIONS: {}, CHANGELOG: {"cleanup.policy": "compact"}}
 ENOUGH_BYTES = str(20 << 20)
@@ -64,10 +64,7 @@ def refuse(round_: Round) -> None:
     for worker in running:
         worker.may_end(0, 1)
     round_.world.configure(topic, **{"max.message.bytes": "100"})
-    for _ in range(20):
-        if all(worker.running for worker in running):
-            round_.goes_on(10, 30)
-    wait_for("a worker to end", lambda: not all(worker.running for worker in running))
+    round_.until("a worker to end", lambda: not all(worker.running for worker in running))
     round_.world.configure(topic, **{"max.message.bytes": ENOUGH_BYTES}, **RESTORED[topic])
     ended = [worker for worker in running if not worker.running]
     for worker in ended:

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
+import unittest
+from contextlib import suppress
 from pathlib import Path
 
 from tests.chaos.driver import Hand, Round
@@ -52,3 +57,47 @@ def delete(round_: Round) -> None:
     worker.start()
     round_.goes_on()
     worker.ready()
+
+
+def _small_disk(round_: Round, folder: Path) -> None:
+    """A file system of its own, of 32 MiB, for a data folder."""
+    folder.mkdir(parents=True)
+    made = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=32m", "chaos", str(folder)], check=False, capture_output=True, text=True
+    )
+    if made.returncode:
+        raise unittest.SkipTest(f"a small file system cannot be mounted here: {made.stderr.strip()}")
+    round_.undoes.append(lambda: subprocess.run(["umount", str(folder)], check=True) and None)
+
+
+def _fill(disk: Path) -> Path:
+    """Leave no room; returns what takes it."""
+    filler = disk / "filler"
+    with filler.open("wb") as file, suppress(OSError):
+        while True:
+            file.write(bytes(1 << 16))
+            file.flush()
+    os.sync()
+    return filler
+
+
+@fault("disk full under the data folder", alone=True)
+def full_disk(round_: Round) -> None:
+    """It ends with one clear line when it has to write; with room again it starts and goes on."""
+    worker = round_.worker()
+    _small_disk(round_, worker.datadir)
+    worker.start().ready()
+    round_.until("it to have partitions", worker.open_partitions)
+    round_.goes_on()
+    filler = _fill(worker.datadir)
+    round_.goes_on()
+    # Flushing is when RocksDB writes, at the latest in the end.
+    worker.may_end(0, 1).signal(signal.SIGTERM)
+    worker.wait()
+    for _ in range(2):
+        worker.start().may_end(1)
+        assert worker.wait() == 1, "it started on a full disk"
+        assert "No space left" in worker.last_line, worker.errors
+    filler.unlink()
+    worker.start().ready()
+    round_.until("it to have partitions again", worker.open_partitions)

@@ -46,11 +46,7 @@ def _kill_at(round_: Round, worker: Hand, step: str) -> None:
     if worker.running:
         worker.kill()
     worker.start(CHAOS_AT=f"{step}:{round_.rng.randint(1, 3)}").may_end(-signal.SIGKILL)
-    deadline = 20
-    while worker.running and deadline:
-        round_.goes_on(10, 30)
-        deadline -= 1
-    wait_for(f"a worker to come to {step}", lambda: not worker.running)
+    round_.until(f"a worker to come to {step}", lambda: not worker.running)
     worker.wait()
     assert worker.came_to(), worker.errors
 
@@ -102,10 +98,7 @@ def _zombie(round_: Round, step: str, **env: str) -> None:
     worker = round_.pick()
     worker.kill()
     worker.start(CHAOS_AT=f"{step}:2", CHAOS_DO="stop", **env)
-    for _ in range(20):
-        if not worker.came_to():
-            round_.goes_on(10, 30)
-    wait_for(f"a worker to stop at {step}", worker.came_to)
+    round_.until(f"a worker to stop at {step}", worker.came_to)
     round_.others_take_over(worker)
     round_.goes_on()
     _wakes_up(round_, worker)
@@ -128,9 +121,7 @@ def bug(round_: Round) -> None:
     worker = round_.workers[0]
     worker.stop()
     worker.start(CHAOS_AT=f"apply.before:{round_.rng.randint(20, 60)}", CHAOS_DO="raise").may_end(1)
-    for _ in range(20):
-        if worker.running:
-            round_.goes_on(10, 40)
+    round_.until("the worker to end", lambda: not worker.running)
     worker.wait()
     assert "BuiltInBug" in worker.last_line, worker.errors
     assert any(committed < end for committed, end in round_.world.unsettled().values())
