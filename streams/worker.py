@@ -191,7 +191,8 @@ class Worker:
             log.debug("the error that ended the worker", exc_info=error)
             # Rights that are taken from a worker while it runs are no fault of its own.
             expected = type(error).__module__.startswith("streams.") or isinstance(error, admin.DENIED)
-            what = str(error) if expected else f"{type(error).__name__}: {error}"
+            text = " ".join(str(error).split())
+            what = text if expected else f"{type(error).__name__}: {text}"
             if not expected:
                 log.error("unexpected error", exc_info=error)
             print(f"Error: the worker ends: {what}", file=sys.stderr, flush=True)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 import shutil
 from collections.abc import Iterable, Iterator
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -215,9 +214,14 @@ class BytesStore(rocksdb.Store):  # type: ignore[misc]
         self._recent.pop(partition, None)
         db = self._dbs.pop(partition, None)
         if db is not None:
-            with suppress(rocksdict.DbClosedError):
+            try:
                 db.flush()
                 db.close()
+            except rocksdict.DbClosedError:
+                pass
+            except Exception as exc:
+                path = self.partition_path(partition)
+                log.warning("%s is not up to date; the rest is restored from the changelog: %s", path, exc)
 
     async def stop(self) -> None:
         for partition in list(self._dbs):

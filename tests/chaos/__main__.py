@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import random
 import sys
 import tempfile
@@ -59,6 +60,8 @@ def main() -> int:
     parser.add_argument("--only", default="", help="only faults whose names contain this")
     options = parser.parse_args()
     seed = options.seed if options.seed is not None else random.SystemRandom().randrange(10**6)
+    # Clients of a broker that is hurt say so, hundreds of times.
+    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
     print(f"chaos: seed {seed}, {options.minutes:g} minutes", flush=True)
     tally, rng = Tally(), random.Random(seed)
     deadline = time.monotonic() + 60 * options.minutes

@@ -231,7 +231,17 @@ class Round:
     def others_take_over(self, absent: Hand) -> None:
         """Wait until the workers that run, but for one, have all partitions."""
         others = [worker for worker in self.workers if worker.running and worker is not absent]
-        wait_for("the others to have all partitions", lambda: sum(o.open_partitions() for o in others) == PARTITIONS)
+        try:
+            wait_for("the others to have all", lambda: sum(o.open_partitions() for o in others) == PARTITIONS)
+        except AssertionError as error:
+            raise AssertionError(f"{error}\n{self.state()}") from None
+
+    def state(self) -> str:
+        """What every worker has and said last, for a failure's message."""
+        return "\n".join(
+            f"{one.name} {'runs' if one.running else 'ended'} with {one.open_partitions()} partitions\n{one.errors[-1500:]}"
+            for one in self.workers
+        )
 
     # -- the end --
 
