@@ -4,8 +4,9 @@
 PYTHON ?= python3
 # Options for what `test`, `bench` and `run` start: `make test ARGS="tests/domain -x"`.
 ARGS ?=
-# How long `soak` lasts.
+# How long `soak` and `chaos` last, and the seed of `chaos`: the same one picks the same faults again.
 MINUTES ?= 10
+SEED ?=
 
 UV_VERSION := 0.13.8
 BIN := .venv/bin
@@ -24,7 +25,7 @@ endif
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup run test lint types bench soak lock clean
+.PHONY: help setup run test lint types bench soak chaos lock clean
 
 help: ## this list
 	@echo "consent-streams: consent changes in, one current answer to 'may we send?' out"
@@ -78,6 +79,10 @@ $(BENCH_STAMP): $(STAMP)
 soak: $(STAMP) ## one worker under a mixed load for MINUTES: its memory and open files stay within bounds
 	@echo "soak: $(MINUTES) minutes"
 	@SOAK_MINUTES=$(MINUTES) exec $(BIN)/python -m pytest tests/integration/test_soak.py -s $(ARGS)
+
+chaos: $(STAMP) ## break what can be broken, at random, for MINUTES, and check what is promised (SEED= repeats a run)
+	@echo "chaos: python -m tests.chaos --minutes $(MINUTES) $(if $(SEED),--seed $(SEED)) $(ARGS)"
+	@exec $(BIN)/python -m tests.chaos --minutes $(MINUTES) $(if $(SEED),--seed $(SEED)) $(ARGS)
 
 lock: $(STAMP) ## write requirements.lock anew after a change of pyproject.toml (ARGS="--upgrade": newest versions)
 	@echo "lock: requirements.lock"

@@ -267,6 +267,14 @@ async def check_topics(config: Config, *, fatal_only: bool = False) -> list[str]
     return [problem.text for problem in found if problem.fatal or not fatal_only]
 
 
+async def changed_topics(config: Config, known: Mapping[str, uuid.UUID]) -> list[str]:
+    """What became of the topics since they had these ids, one line each: gone, made anew, or given more partitions."""
+    there = (await describe(config)).topics
+    changed = [text for spec in topics.ALL for text in _shape_problems(config, spec, there.get(spec.name))]
+    anew = [state.name for name, state in there.items() if state.id != known.get(name, state.id)]
+    return changed + [f"{name}: was deleted and created again" for name in anew]
+
+
 async def configs_of(config: Config, states: Iterable[TopicState]) -> dict[str, dict[str, str]]:
     """The broker's settings of topics, by full name."""
     resources = [ConfigResource(ConfigResourceType.TOPIC, state.name) for state in states]
@@ -309,14 +317,16 @@ def problems(
     largest = max((_number(configs[there[spec.name].name], "max.message.bytes") for spec in inputs), default=0)
     for spec in topics.ALL:
         state = there.get(spec.name)
-        if state is None:
-            yield Problem(f"{config.topic(spec.name)}: missing (`consent-streams topics create` creates it)")
-            continue
-        if state.partitions != config.partitions:
-            yield Problem(
-                f"{state.name}: has {state.partitions} partitions, but CONSENT_PARTITIONS says {config.partitions}"
-            )
-        yield from _config_problems(spec, state.name, configs[state.name], largest)
+        yield from map(Problem, _shape_problems(config, spec, state))
+        if state is not None:
+            yield from _config_problems(spec, state.name, configs[state.name], largest)
+
+
+def _shape_problems(config: Config, spec: TopicSpec, state: TopicState | None) -> Iterator[str]:
+    if state is None:
+        yield f"{config.topic(spec.name)}: missing (`consent-streams topics create` creates it)"
+    elif state.partitions != config.partitions:
+        yield f"{state.name}: has {state.partitions} partitions, but CONSENT_PARTITIONS says {config.partitions}"
 
 
 def _config_problems(spec: TopicSpec, name: str, actual: Mapping[str, str], largest_input: int) -> Iterator[Problem]:

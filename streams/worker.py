@@ -10,6 +10,7 @@ import os
 import signal
 import socket
 import time
+import uuid
 from collections import Counter
 from contextlib import suppress
 from typing import TextIO, get_args
@@ -34,6 +35,8 @@ log = logging.getLogger("consent_streams")
 STOP_WITHIN_S = 8.0
 #: How often the ready line, the lag and the restore progress are looked at.
 WATCH_EVERY_S = 0.2
+#: How often the topics are looked at. What is wrong twice in a row is: a broker that comes up knows them by and by.
+LOOK_EVERY_S = 4.0
 #: A line of progress while the state is restored.
 PROGRESS_EVERY_S = 2.0
 
@@ -87,8 +90,7 @@ def _count_from_zero(config: Config) -> None:
 
 async def _run(config: Config, held: TextIO) -> int:
     listener = _listen(config)
-    await _check(config)
-    worker = Worker(config, listener)
+    worker = Worker(config, listener, await _check(config))
     try:
         return await worker.run()
     finally:
@@ -111,7 +113,8 @@ def _listen(config: Config) -> socket.socket:
     return listener
 
 
-async def _check(config: Config) -> None:
+async def _check(config: Config) -> dict[str, uuid.UUID]:
+    """Raises what keeps the worker from starting; returns the ids of the topics."""
     # What goes wrong here is said in one line; the client's own log of the same would come before it.
     logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
     problems = await admin.check_topics(config, fatal_only=True)
@@ -120,15 +123,18 @@ async def _check(config: Config) -> None:
     await admin.check_rights(config)
     if not config.link_secret and not config.listens_on_loopback:
         log.warning("CONSENT_LINK_SECRET is not set: links that this worker signs are good at this worker only")
-    guard.identify(config.datadir / "state", admin.identity(config, await admin.describe(config)))
+    found = await admin.describe(config)
+    guard.identify(config.datadir / "state", admin.identity(config, found))
     logs.set_up(config.log_level, config.log_format)
+    return {name: state.id for name, state in found.topics.items()}
 
 
 class Worker:
     """Everything that one worker runs, started together and stopped in order."""
 
-    def __init__(self, config: Config, listener: socket.socket) -> None:
+    def __init__(self, config: Config, listener: socket.socket, topic_ids: dict[str, uuid.UUID]) -> None:
         self._config = config
+        self._topic_ids = topic_ids
         self._listener = listener
         host, port = listener.getsockname()[:2]
         shown = f"[{host}]" if ":" in host else host
@@ -152,15 +158,17 @@ class Worker:
         self._app.finalize()
         starting = asyncio.create_task(self._app.start(), name="faust")
         watching = asyncio.create_task(self._watch(), name="watch")
+        looking = asyncio.create_task(self._look_at_topics(), name="topics")
         crashed = asyncio.create_task(self._app._crashed.wait(), name="crashed")
         stopping = asyncio.create_task(stop.wait(), name="signal")
-        ends = {crashed, stopping, self._engine.failed, starting, watching}
-        while not (stopping.done() or crashed.done() or self._engine.failed.done() or watching.done()):
+        fatal = {crashed, stopping, self._engine.failed, watching, looking}
+        ends = {*fatal, starting}
+        while not any(one.done() for one in fatal):
             done, _ = await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
             ends -= done & {starting}
             if starting.done() and starting.exception() is not None:
                 break
-        error = self._error(starting, watching)
+        error = self._error(starting, watching, looking)
         in_time = await self._stop()
         return self._conclude(error, in_time)
 
@@ -176,7 +184,8 @@ class Worker:
             log.debug("the error that ended the worker", exc_info=error)
             # Rights that are taken from a worker while it runs are no fault of its own.
             expected = type(error).__module__.startswith("streams.") or isinstance(error, admin.DENIED)
-            what = str(error) if expected else f"{type(error).__name__}: {error}"
+            text = " ".join(str(error).split())
+            what = text if expected else f"{type(error).__name__}: {text}"
             if not expected:
                 log.error("unexpected error", exc_info=error)
             logs.last_line(f"the worker ends: {what}", self._config.log_format)
@@ -240,6 +249,19 @@ class Worker:
             if left and time.monotonic() - told > PROGRESS_EVERY_S:
                 told = time.monotonic()
                 log.info("restoring the state: %d changelog records left", left)
+
+    async def _look_at_topics(self) -> None:
+        """Raises WorkerError when a topic is gone, made anew, or has other partitions: keys would not find home."""
+        before: list[str] = []
+        while True:
+            await asyncio.sleep(LOOK_EVERY_S)
+            try:
+                problems = await admin.changed_topics(self._config, self._topic_ids)
+            except admin.KafkaFault:
+                continue  # it is away, which others wait for and tell
+            if problems and problems == before:
+                raise WorkerError("; ".join(problems))
+            before = problems
 
     def _restore_left(self) -> int:
         recovery = self._app.tables.recovery

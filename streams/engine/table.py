@@ -6,14 +6,17 @@ not used: state changes only through `BytesStore.write`, with its changelog offs
 
 from __future__ import annotations
 
+import logging
+import shutil
 from collections.abc import Iterable, Iterator
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import rocksdict
 from faust import Table
 from faust.stores import rocksdb
+
+log = logging.getLogger(__name__)
 
 #: One cache and one write buffer for all partitions of a process: memory does not grow with either count.
 BLOCK_CACHE_BYTES = 4 << 20
@@ -26,6 +29,12 @@ RECENT_BYTES = 14 << 20
 RECENT_OVERHEAD = 200
 #: Ten bits per key make one false read in a hundred; most keys of a batch exist anyway.
 BLOOM_BITS = 10
+#: What RocksDB says when its files are not what it wrote: it has one kind of exception for everything.
+_DAMAGE = ("Corruption", "No such file or directory")
+
+
+class DamagedError(Exception):
+    """A partition's files turned out to be damaged in the midst of work; they are removed, for the next start."""
 
 
 class _RocksOptions(rocksdb.RocksDBOptions):  # type: ignore[misc]
@@ -109,19 +118,44 @@ class BytesStore(rocksdb.Store):  # type: ignore[misc]
         self._offsets: dict[int, int] = {}
         self._recent: dict[int, _Recent] = {}
 
+    def _open_for_partition(self, partition: int) -> Any:
+        """Open a partition's files. Damaged ones are removed: what is not here is restored from the changelog."""
+        try:
+            return super()._open_for_partition(partition)
+        except Exception as exc:
+            if not _is_damage(exc):
+                raise
+            path = self.partition_path(partition)
+            text = str(exc).splitlines()[0]
+            log.warning("%s is damaged and removed; it is restored from the changelog: %s", path, text)
+            shutil.rmtree(path)
+            return super()._open_for_partition(partition)
+
     def get_many(self, partition: int, keys: list[bytes]) -> list[bytes | None]:
-        """The value of each key, None where there is none."""
+        """The value of each key, None where there is none. Raises DamagedError."""
         recent = self._recent.get(partition)
         if recent is None:
             recent = self._recent[partition] = _Recent(RECENT_BYTES // self.table.partitions)
         found = recent.get(keys)
         missing = [key for key, value in zip(keys, found, strict=True) if value is None]
         if missing:
-            stored = dict(zip(missing, self._db_for_partition(partition).get(missing), strict=True))
+            stored = dict(zip(missing, self._read(partition, missing), strict=True))
             found = [stored[key] if value is None else value for key, value in zip(keys, found, strict=True)]
             for key, value in stored.items():
                 if value is not None:
                     recent.put(key, value)
+        return found
+
+    def _read(self, partition: int, keys: list[bytes]) -> list[bytes | None]:
+        try:
+            found: list[bytes | None] = self._db_for_partition(partition).get(keys)
+        except Exception as exc:
+            if not _is_damage(exc):
+                raise
+            path = self.partition_path(partition)
+            self._close(partition)
+            shutil.rmtree(path, ignore_errors=True)
+            raise DamagedError(f"{path} was damaged and is removed; the next start restores it: {exc}") from exc
         return found
 
     def write(self, partition: int, values: Iterable[tuple[bytes, bytes | None]], offset: int) -> None:
@@ -180,13 +214,22 @@ class BytesStore(rocksdb.Store):  # type: ignore[misc]
         self._recent.pop(partition, None)
         db = self._dbs.pop(partition, None)
         if db is not None:
-            with suppress(rocksdict.DbClosedError):
+            try:
                 db.flush()
                 db.close()
+            except rocksdict.DbClosedError:
+                pass
+            except Exception as exc:
+                path = self.partition_path(partition)
+                log.warning("%s is not up to date; the rest is restored from the changelog: %s", path, exc)
 
     async def stop(self) -> None:
         for partition in list(self._dbs):
             self._close(partition)
+
+
+def _is_damage(error: Exception) -> bool:
+    return any(word in str(error) for word in _DAMAGE)
 
 
 class BytesTable(Table):  # type: ignore[misc]

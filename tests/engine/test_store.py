@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from streams.domain.state import FORMAT_VERSION
 from streams.engine import table as table_module
 from streams.engine.partition import META_KEY, Partition
-from streams.engine.table import BytesStore, BytesTable
+from streams.engine.table import BytesStore, BytesTable, DamagedError
 
 CHANGELOG = "store-test-customers-changelog"
 
@@ -179,3 +179,53 @@ def test_a_store_is_a_dictionary_with_an_offset(
     assert dict(again.items_of(0)) == model
     assert again.offset(0) == len(writes) - 1
     asyncio.run(again.stop())
+
+
+def _damage(path: Path, files: str) -> None:
+    for file in path.glob(files):
+        file.write_bytes(b"\xa5" * file.stat().st_size)
+
+
+@pytest.mark.parametrize("files", ["CURRENT", "MANIFEST-*", "*.sst"])
+def test_damaged_files_are_removed_with_one_warning_and_the_partition_is_empty(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, files: str
+) -> None:
+    store = _store(tmp_path)
+    for partition in (0, 1):
+        store.write(partition, [(b"a", b"1")], 7)
+    asyncio.run(store.stop())
+    _damage(store.partition_path(0), files)
+    store = _store(tmp_path)
+    assert store.offset(0) == -1
+    assert store.get_many(0, [b"a"]) == [None]
+    (warning,) = caplog.records
+    assert str(store.partition_path(0)) in warning.getMessage()
+    # The other one is as it was.
+    assert store.get_many(1, [b"a"]) == [b"1"]
+    asyncio.run(store.stop())
+
+
+def test_damage_that_a_read_finds_is_said_and_the_next_start_begins_anew(tmp_path: Path) -> None:
+    store = _store(tmp_path)
+    store.write(0, [(b"a%d" % n, b"%d" % n * 50) for n in range(20_000)], 7)
+    asyncio.run(store.stop())
+    (sst, *_) = store.partition_path(0).glob("*.sst")
+    # The beginning is data, which is looked at when it is read; the end is what is looked at when the file is opened.
+    content = bytearray(sst.read_bytes())
+    content[: len(content) // 2] = b"\xa5" * (len(content) // 2)
+    sst.write_bytes(content)
+    store = _store(tmp_path)
+    with pytest.raises(DamagedError, match="the next start restores it"):
+        store.get_many(0, [b"a%d" % n for n in range(20_000)])
+    store = _store(tmp_path)
+    assert store.offset(0) == -1
+    asyncio.run(store.stop())
+
+
+def test_a_lock_that_another_process_holds_is_no_damage(tmp_path: Path) -> None:
+    holder, other = _store(tmp_path), _store(tmp_path)
+    holder.write(0, [(b"a", b"1")], 7)
+    with pytest.raises(Exception, match=r"(?i)lock"):
+        other.offset(0)
+    assert holder.get_many(0, [b"a"]) == [b"1"]
+    asyncio.run(holder.stop())

@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from streams.domain import cells
 from streams.domain.state import ERASED, REGISTERED, decode_state, parse_cell_key
+from streams.engine.records import FORWARDED, POSITION
 from tests.integration.harness import (
     AUDIT,
     CHANGELOG,
@@ -30,14 +31,40 @@ DECIDED = ("eligible", "reason", "policy", "opt_in_type", "settings_version")
 AUDITED = ("outcome", "outcome_reason", "settings_version", "cells")
 NOT_AUDITED = ("identifiers", "proof")
 SHOWN = 20
-FORWARDED = "consent.forwarded_from"
+
+LOST, REPEATED, INVENTED, WRONG, STALE = "lost", "repeated", "invented", "wrong", "stale"
+#: The one repetition that the README allows: a request that was forwarded twice is answered twice.
+FORWARDED_TWICE = "forwarded twice"
+
+
+class Fault(NamedTuple):
+    """A difference: what is broken (`state`, `decisions`, `audit`, `dead letters`, ...), how, and where."""
+
+    about: str
+    kind: str
+    text: str
+
+    def __str__(self) -> str:
+        return f"{self.about}, {self.kind}: {self.text}"
+
+
+def counted(about: str, found: int, wanted: int, text: str) -> Iterator[Fault]:
+    """The fault of finding another number than is wanted, if there is one."""
+    if found < wanted:
+        yield Fault(about, LOST, f"{text}: {found} of {wanted} {about}")
+    elif found > wanted:
+        yield Fault(about, REPEATED if wanted else INVENTED, f"{text}: {found} {about}, should be {wanted}")
 
 
 class Comparison:
-    """Reads everything once. `ends`: by request id, the end of its partition acknowledged before it was written."""
+    """Reads everything once. `ends`: by request id, the end of its partition acknowledged before it was written.
 
-    def __init__(self, world: World, ends: Mapping[str, int] | None = None) -> None:
+    `late`: any request may have run out of time; else only those that asked for haste.
+    """
+
+    def __init__(self, world: World, ends: Mapping[str, int] | None = None, *, late: bool = False) -> None:
         self.world = world
+        self.late = late
         self.ends = ends or {}
         for topic in (CHANGES, REQUESTS, DECISIONS, AUDIT, NOTIFICATIONS, DEADLETTER, CHANGELOG):
             world.read(topic)
@@ -85,26 +112,29 @@ class Comparison:
                     found[topic, Place(int(partition), int(offset))].append(record)
         return found
 
-    def _decisions(self) -> dict[str, list[Record]]:
+    def _decisions(self) -> dict[Place, list[Record]]:
+        """By the place of the request, which their CloudEvents id names."""
         found = defaultdict(list)
         for record in self._log(DECISIONS):
-            found[record.body["request_id"]].append(record)
+            _, partition, offset = (record.header(POSITION) or "/-1/-1").split("/")
+            found[Place(int(partition), int(offset))].append(record)
         return found
 
-    def faults(self) -> list[str]:
+    def faults(self) -> list[Fault]:
         """Every difference from the model and from what is promised; empty: all is well."""
         return [*self._request_faults(), *self._change_faults(), *self._state_faults(), *self._stray_faults()]
 
     def check(self) -> None:
         """Fail with the faults, one a line."""
         faults = self.faults()
-        assert not faults, f"{len(faults)} faults:\n" + "\n".join(faults[:SHOWN])
+        assert not faults, f"{len(faults)} faults:\n" + "\n".join(map(str, faults[:SHOWN]))
 
     # -- requests, each at its own position of the changes --
 
-    def _request_faults(self) -> Iterator[str]:
+    def _request_faults(self) -> Iterator[Fault]:
         ids = Counter(body["decision_id"] for body in (record.body for record in self._log(DECISIONS)))
-        yield from (f"decision_id {name} is there {times} times" for name, times in ids.items() if times > 1)
+        for name, times in ids.items():
+            yield from counted("decisions", times, 1, f"decision_id {name}")
         for number in range(len(self.models)):
             model = SlowModel(number, len(self.models))
             changes = iter([*self.world.log(CHANGES).of(number), None])
@@ -119,68 +149,66 @@ class Comparison:
     def _positions(self, number: int) -> Iterator[tuple[Record, int]]:
         """The requests of a partition, each with the position that its decision names; 0 where there is none."""
         for request in self.world.log(REQUESTS).of(number):
-            found = self._decisions_on(request)
+            found = self.decisions.get(request.place)
             yield request, found[0].body["as_of"]["offset"] if found else 0
 
-    def _decisions_on(self, request: Record) -> list[Record]:
-        try:
-            wanted = json.loads(request.value or b"")["request_id"]
-            return [d for d in self.decisions.get(wanted, []) if d.partition == request.partition]
-        except (ValueError, TypeError, KeyError):
-            return []
-
-    def _answer_faults(self, request: Record, told: Doc) -> Iterator[str]:
+    def _answer_faults(self, request: Record, told: Doc) -> Iterator[Fault]:
         at = f"request {request.place}"
         dead, audits = self.dead[REQUESTS, request.place], self.audits["decision", request.place]
-        found = self._decisions_on(request)
+        found = self.decisions[request.place]
         self.seen["request", told.get("reason") or told.get("code") or told["kind"]] += 1
         if told["kind"] == "forward":
             yield from self._forward_faults(REQUESTS, request, told["to"])
             return
         is_bad = told["kind"] == "deadletter" or told["reason"] == "invalid_request"
-        if len(dead) != is_bad:
-            yield f"{at}: {len(dead)} dead letters, should be {is_bad:d} ({told})"
-        if told["kind"] == "deadletter":
-            if found or audits:
-                yield f"{at}: {len(found)} decisions and {len(audits)} audits of a dead letter"
-            return
-        if (len(found), len(audits)) != (1, 1):
-            yield f"{at}: {len(found)} decisions, {len(audits)} audits ({request.value!r:.200})"
+        is_answered = told["kind"] != "deadletter"
+        yield from counted("dead letters", len(dead), is_bad, f"{at} ({told})")
+        yield from counted("decisions", len(found), is_answered, f"{at} {request.value!r:.200}")
+        yield from counted("audit", len(audits), is_answered, f"{at} {request.value!r:.200}")
+        if not is_answered or not found or not audits:
             return
         decision, audit = found[0].body, audits[0].body
-        if decision["reason"] == "state_behind" and "max_wait_ms" in request.body:
+        if decision["reason"] == "state_behind" and (self.late or "max_wait_ms" in request.body):
             return  # its own time was up; the model knows no time
         yield from self._decision_faults(at, request, decision, told)
         if audit["decision"] != decision:
-            yield f"{at}: audited as {audit['decision']}, decided as {decision}"
+            yield Fault("audit", WRONG, f"{at}: audited as {audit['decision']}, decided as {decision}")
         if audit["inputs"] != told["inputs"]:
-            yield f"{at}: inputs {audit['inputs']}, should be {told['inputs']}"
+            yield Fault("audit", WRONG, f"{at}: inputs {audit['inputs']}, should be {told['inputs']}")
         if found[0].key != request.key or audits[0].key != request.key:
-            yield f"{at}: keys of decision and audit {found[0].key!r}, {audits[0].key!r}"
+            yield Fault("decisions", WRONG, f"{at}: keys of decision and audit {found[0].key!r}, {audits[0].key!r}")
 
-    def _decision_faults(self, at: str, request: Record, decision: Doc, told: Doc) -> Iterator[str]:
+    def _decision_faults(self, at: str, request: Record, decision: Doc, told: Doc) -> Iterator[Fault]:
         wrong = {name: (decision[name], told[name]) for name in DECIDED if decision[name] != told[name]}
-        if wrong:
-            yield f"{at} as of {decision['as_of']}: (decided, model) {wrong}; {request.value!r:.300}"
+        if wrong or decision["request_id"] != request.body["request_id"]:
+            text = f"{at} as of {decision['as_of']}: (decided, model) {wrong}; {request.value!r:.300}"
+            yield Fault("decisions", WRONG, text)
         # Late, never stale: the one answer that may stand below the fence is the one that says so.
         least = 0 if decision["reason"] == "state_behind" else self.ends.get(decision["request_id"], 0)
         if decision["as_of"]["partition"] != request.partition or decision["as_of"]["offset"] < least:
-            yield f"{at}: as_of {decision['as_of']}, but {least} was acknowledged before"
+            text = f"{at}: as_of {decision['as_of']}, but {least} was acknowledged before"
+            yield Fault("decisions", STALE, text)
 
-    def _forward_faults(self, topic: str, record: Record, home: int) -> Iterator[str]:
+    def _forward_faults(self, topic: str, record: Record, home: int) -> Iterator[Fault]:
         at = f"misrouted {topic} {record.place}"
         copies = self.forwards[topic, record.place]
-        if [copy.partition for copy in copies] != [home]:
-            yield f"{at}: sent to {[copy.place for copy in copies]}, home is {home}"
+        if topic == REQUESTS and len(copies) > 1:
+            yield Fault("forwards", FORWARDED_TWICE, f"{at}: sent to {[copy.place for copy in copies]}")
+        else:
+            yield from counted("forwards", len(copies), 1, at)
+        if any(copy.partition != home for copy in copies):
+            yield Fault("forwards", WRONG, f"{at}: sent to {[copy.place for copy in copies]}, home is {home}")
         if any((copy.key, copy.value) != (record.key, record.value) for copy in copies):
-            yield f"{at}: changed on its way"
+            yield Fault("forwards", WRONG, f"{at}: changed on its way")
         kind = "change" if topic == CHANGES else "decision"
-        if self.audits[kind, record.place] or self.dead[topic, record.place]:
-            yield f"{at}: also worked on in place"
+        if self.audits[kind, record.place] or self.dead[topic, record.place] or (
+            topic == REQUESTS and self.decisions[record.place]
+        ):  # fmt: skip
+            yield Fault("forwards", INVENTED, f"{at}: also worked on in place")
 
     # -- changes --
 
-    def _change_faults(self) -> Iterator[str]:
+    def _change_faults(self) -> Iterator[Fault]:
         for model in self.models:
             for record in self.world.log(CHANGES).of(model.partition):
                 told = model.apply(record.offset, record.timestamp, record.key, record.value) or {}
@@ -188,45 +216,45 @@ class Comparison:
                 yield from self._outcome_faults(record, told)
                 yield from self._message_faults(record, model)
 
-    def _outcome_faults(self, record: Record, told: Doc) -> Iterator[str]:
+    def _outcome_faults(self, record: Record, told: Doc) -> Iterator[Fault]:
         at = f"change {record.place} {record.key!r}"
-        audits, dead = self.audits["change", record.place], self.dead[CHANGES, record.place]
         if told["kind"] == "forward":
             yield from self._forward_faults(CHANGES, record, told["to"])
-        elif (len(audits), len(dead)) != ((1, 0) if told["kind"] == "audit" else (0, 1)):
-            yield f"{at}: {len(audits)} audits, {len(dead)} dead letters, model {told}, {record.value!r:.300}"
-        elif told["kind"] == "deadletter":
-            if (dead[0].header("consent.error"), dead[0].value) != (told["code"], record.value):
-                yield f"{at}: {dead[0].header('consent.error')}, should be {told['code']}"
-        else:
+            return
+        audits, dead = self.audits["change", record.place], self.dead[CHANGES, record.place]
+        is_good = told["kind"] == "audit"
+        yield from counted("audit", len(audits), is_good, f"{at} ({told}) {record.value!r:.300}")
+        yield from counted("dead letters", len(dead), not is_good, f"{at} ({told}) {record.value!r:.300}")
+        if is_good and audits:
             yield from self._audit_faults(at, record, audits[0], told)
+        elif dead and not is_good and (dead[0].header("consent.error"), dead[0].value) != (told["code"], record.value):
+            yield Fault("dead letters", WRONG, f"{at}: {dead[0].header('consent.error')}, should be {told['code']}")
 
     @staticmethod
-    def _audit_faults(at: str, record: Record, audit: Record, told: Doc) -> Iterator[str]:
+    def _audit_faults(at: str, record: Record, audit: Record, told: Doc) -> Iterator[Fault]:
         body = audit.body
         wrong = {name: (body[name], told[name]) for name in AUDITED if body[name] != told[name]}
         if wrong:
-            yield f"{at}: (audited, model) {wrong}; {record.value!r:.300}"
+            yield Fault("audit", WRONG, f"{at}: (audited, model) {wrong}; {record.value!r:.300}")
         if body["input"] != {name: field for name, field in record.body.items() if name not in NOT_AUDITED}:
-            yield f"{at}: input {body['input']}"
+            yield Fault("audit", WRONG, f"{at}: input {body['input']}")
         if (audit.partition, audit.key) != (record.partition, record.key):
-            yield f"{at}: audit in {audit.place} under {audit.key!r}"
+            yield Fault("audit", WRONG, f"{at}: audit in {audit.place} under {audit.key!r}")
 
-    def _message_faults(self, record: Record, model: SlowModel) -> Iterator[str]:
+    def _message_faults(self, record: Record, model: SlowModel) -> Iterator[Fault]:
         at, told, found = f"change {record.place}", model.message, self.notifications[record.place]
-        if len(found) != (told is not None):
-            yield f"{at}: {len(found)} notifications, should be {told}"
-        elif told is not None:
+        yield from counted("notifications", len(found), told is not None, f"{at} ({told})")
+        if told is not None and found:
             event, notification = record.body, found[0]
             self.seen["message", notification.body["kind"]] += 1
             faults = messages.faults(model.settings[event["org_id"]], event, told, notification.body)
-            yield from (f"notification of {at}: {fault}" for fault in faults)
+            yield from (Fault("notifications", WRONG, f"{at}: {fault}") for fault in faults)
             if (notification.partition, notification.key) != (record.partition, record.key):
-                yield f"notification of {at}: at {notification.place} under {notification.key!r}"
+                yield Fault("notifications", WRONG, f"{at}: at {notification.place} under {notification.key!r}")
 
     # -- state --
 
-    def _state_faults(self) -> Iterator[str]:
+    def _state_faults(self) -> Iterator[Fault]:
         """The folded changelog, against the models after everything."""
         for model in self.models:
             folded = {record.key: record.value for record in self.world.log(CHANGELOG).of(model.partition)}
@@ -234,22 +262,31 @@ class Comparison:
             orgs = {f"{org_id}:".encode(): doc for org_id, doc in model.settings.items()}
             customers = {f"{org}:{name}".encode(): (org, name) for org, name in model.customers}
             if set(stored) != set(orgs) | set(customers):
-                yield f"state {model.partition}: keys differ by {set(stored) ^ (set(orgs) | set(customers))}"
+                differ = set(stored) ^ (set(orgs) | set(customers))
+                yield Fault("state", WRONG, f"partition {model.partition}: keys differ by {differ}")
                 continue
             versions = {key: json.loads(stored[key])["version"] for key in orgs}
-            yield from (f"settings {key!r}" for key, doc in orgs.items() if versions[key] != doc["version"])
+            stale = [key for key, doc in orgs.items() if versions[key] != doc["version"]]
+            yield from (Fault("state", WRONG, f"settings {key!r} in {model.partition}") for key in stale)
             for key, who in customers.items():
                 mine, theirs = plain(stored[key]), _model_state(model, *who)
                 if mine != theirs:
-                    yield f"state of {key!r} in {model.partition}: {mine}, should be {theirs}"
+                    yield Fault("state", WRONG, f"{key!r} in {model.partition}: {mine}, should be {theirs}")
 
-    def _stray_faults(self) -> Iterator[str]:
+    def _stray_faults(self) -> Iterator[Fault]:
         """Outputs of inputs that are not there."""
         inputs = {(topic, record.place) for topic in (CHANGES, REQUESTS) for record in self._log(topic)}
-        topics = {"change": CHANGES, "decision": REQUESTS}
-        yield from (f"audit of {at}" for at in self.audits if (topics[at[0]], at[1]) not in inputs)
-        yield from (f"notification of {at}" for at in self.notifications if (CHANGES, at) not in inputs)
-        yield from (f"dead letter of {at}" for at in self.dead if at not in inputs)
+        causes = {"change": CHANGES, "decision": REQUESTS}
+        outputs = [
+            *(("audit", (causes[kind], place)) for kind, place in self.audits),
+            *(("notifications", (CHANGES, place)) for place in self.notifications),
+            *(("dead letters", at) for at in self.dead),
+            *(("decisions", (REQUESTS, place)) for place in self.decisions),
+        ]
+        # Looking for what is not there leaves empty lists behind, for inputs that are there.
+        for about, at in outputs:
+            if at not in inputs:
+                yield Fault(about, INVENTED, f"of {at}, which is not there")
 
 
 def plain(value: bytes) -> Doc:

@@ -356,13 +356,14 @@ def _die_with_parent() -> None:
 
 
 class Worker:
-    """One worker process with its own data folder, which outlives it."""
+    """One worker process with its own data folder, which outlives it; `module` is what is run."""
 
-    def __init__(self, env: Mapping[str, str], folder: Path) -> None:
+    def __init__(self, env: Mapping[str, str], folder: Path, module: str = "streams") -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.datadir = folder / "data"
         self._env = {"CONSENT_DATADIR": str(self.datadir)} | dict(env)
         self._folder = folder
+        self._module = module
         self._starts = 0
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -374,7 +375,7 @@ class Worker:
         outside = {name: value for name, value in os.environ.items() if not name.startswith("CONSENT_")}
         with self._out.open("wb") as out, self._err.open("wb") as err:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "streams", "worker"],
+                [sys.executable, "-m", self._module, "worker"],
                 env=outside | self._env,
                 cwd=CHECKOUT,
                 stdin=subprocess.DEVNULL,

@@ -62,18 +62,28 @@ class Load:
             if kind == "change":
                 number = home if partition is None else partition
                 on_the_way = self._on_the_way[number]
-                on_the_way.append(await self._world.sending(CHANGES, key, value, number))
+                on_the_way.append(await self._sending(CHANGES, key, value, number))
                 if len(on_the_way) >= ON_THE_WAY:
                     await self._wait(number)
             else:
                 await self._wait(home)
                 self._note(value, self._acknowledged[home])
-                await (await self._world.sending(REQUESTS, key, value, partition))
+                await (await self._sending(REQUESTS, key, value, partition))
             self.written += 1
             if self._pause_s:
                 await asyncio.sleep(self._pause_s)
         for number in list(self._on_the_way):
             await self._wait(number)
+
+    async def _sending(
+        self, topic: str, key: bytes | None, value: bytes | None, partition: int | None
+    ) -> asyncio.Task[Place]:
+        task = await self._world.sending(topic, key, value, partition)
+        task.add_done_callback(lambda done: self.acknowledged(topic, key, value, done.result()))
+        return task
+
+    def acknowledged(self, topic: str, key: bytes | None, value: bytes | None, place: Place) -> None:
+        """Told of every record once it is acknowledged, for those who keep a history."""
 
     async def _wait(self, number: int) -> None:
         for place in await asyncio.gather(*self._on_the_way[number]):

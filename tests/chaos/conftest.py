@@ -1,0 +1,46 @@
+"""A broker that may be hurt, and rounds on it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from streams.broker import EmbeddedBroker
+from tests.chaos.driver import Round
+from tests.integration.harness import Loop
+
+MakeRound = Callable[..., Round]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _quiet() -> Iterator[None]:
+    """Clients of a broker that is hurt say so, hundreds of times."""
+    log = logging.getLogger("aiokafka")
+    level = log.level
+    log.setLevel(logging.CRITICAL)
+    yield
+    log.setLevel(level)
+
+
+@pytest.fixture(scope="session")
+def loop() -> Iterator[Loop]:
+    loop = Loop()
+    yield loop
+    loop.close()
+
+
+@pytest.fixture(scope="session")
+def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedBroker]:
+    """A broker of our own."""
+    with EmbeddedBroker(tmp_path_factory.mktemp("chaos-broker")) as broker:
+        yield broker
+
+
+@pytest.fixture(scope="session")
+def make_round(
+    broker: EmbeddedBroker, loop: Loop, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[int], Round]:
+    """Makes a round with a seed."""
+    return lambda seed: Round(broker, loop, tmp_path_factory.mktemp("round"), seed)

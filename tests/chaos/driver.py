@@ -1,0 +1,290 @@
+"""One round: topics of its own, workers, a seeded load, faults in the midst of it, and what is there afterwards."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import time
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
+from itertools import count, islice
+from pathlib import Path
+from types import TracebackType
+
+import httpx
+from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.errors import KafkaError
+
+from streams import topics
+from streams.broker import EmbeddedBroker
+from streams.engine.outputs import BATCH_PATIENCE_S
+from tests.chaos.checker import Report, check
+from tests.chaos.history import TOPICS, Exit, History, Sent, Topic, stores_in
+from tests.integration.harness import (
+    CHANGES,
+    PARTITIONS,
+    PATIENCE_S,
+    SHORT_SESSION,
+    Loop,
+    Place,
+    Worker,
+    World,
+    wait_for,
+)
+from tests.integration.load import Load
+from tests.model.generate import Step, scenario
+
+#: The fence must not run out of time while things are broken: what is tested is what it says, not how soon. Small
+#: checkpoints make many of them.
+ENV = SHORT_SESSION | {"CONSENT_MAX_WAIT_MS": "60000", "CONSENT_BATCH_RECORDS": "50"}
+#: How long after the last fault all must be worked off: many times what it takes on a quiet machine.
+LAG_WITHIN_S = 120.0
+#: One load of a round, a few seconds of it; a round goes on with the next as long as its faults take.
+EVENTS = 250
+PAUSE_S = 0.01
+#: More than any round writes.
+MOST_EVENTS = 20_000
+LAUNCHER = "tests.chaos.launcher"
+
+
+class NotingLoad(Load):
+    """A load that keeps every acknowledgement."""
+
+    sent: list[Sent]
+
+    def __init__(self, world: World, steps: Sequence[Step], pause_s: float = 0.0) -> None:
+        super().__init__(world, steps, pause_s)
+        self.sent = []
+
+    @property
+    def left(self) -> int:
+        """Steps that are not written yet."""
+        return len(self._steps) - self.written
+
+    def writes(self, count: int) -> None:
+        """Wait until so many more are written."""
+        self.reaches((self.written + count) / len(self._steps))
+
+    def acknowledged(self, topic: str, key: bytes | None, value: bytes | None, place: Place) -> None:
+        self.sent.append(Sent(topic, place, key, value))
+
+
+class Hand(Worker):
+    """A worker whose every end is noted, with how it was allowed to end."""
+
+    def __init__(self, name: str, env: dict[str, str], folder: Path) -> None:
+        super().__init__(env, folder, LAUNCHER)
+        self.name = name
+        self.exits: list[Exit] = []
+        self.allowed = frozenset({0})
+
+    def may_end(self, *codes: int) -> Hand:
+        """With what it may end from here until its next start."""
+        self.allowed = frozenset(codes)
+        return self
+
+    def start(self, **env: str) -> Hand:
+        """Start it; a fault that was built in lasts for one start only."""
+        self.allowed = frozenset({0})
+        for name in ("CHAOS_AT", "CHAOS_DO", "CHAOS_LEASE"):
+            self._env.pop(name, None)
+        super().start(**env)
+        return self
+
+    def came_to(self) -> str:
+        """What the fault that was built in said when it was reached; empty before."""
+        return next((line for line in self._out.read_text().splitlines() if line.startswith("chaos: ")), "")
+
+    def wait(self, patience_s: float = 60.0) -> int:
+        noted = len(self.exits) == self._starts
+        code = super().wait(patience_s)
+        if not noted:
+            said = "Traceback" in self.errors
+            self.exits.append(Exit(f"{self.name}, start {self._starts}", code, self.allowed, self.last_line, said))
+        return code
+
+    def kill(self) -> None:
+        self.may_end(-signal.SIGKILL, *(() if self.running else self.allowed))
+        super().kill()
+
+    def open_partitions(self) -> int:
+        """How many partitions it has; 0 while it cannot say."""
+        if not self.running or self._said_ready() is None:
+            return 0
+        with suppress(httpx.HTTPError):
+            lines = httpx.get(f"{self.url}/metrics", timeout=2).text.splitlines()
+            return next((int(float(line.split()[1])) for line in lines if line.startswith("consent_partitions_o")), 0)
+        return 0
+
+
+class Round:
+    """A `with` block around topics, workers and a load; `finish` checks what is left of them."""
+
+    def __init__(self, broker: EmbeddedBroker, loop: Loop, folder: Path, seed: int) -> None:
+        self.broker = broker
+        self.seed = seed
+        self.rng = random.Random(f"faults {seed}")
+        self.world = World(broker.bootstrap, loop, PARTITIONS)
+        self.workers: list[Hand] = []
+        self.loads: list[NotingLoad] = []
+        #: Around when things happen; a scenario is repeatable but for this.
+        self.base_ms = int(time.time() * 1000)
+        self.scenario = iter(scenario(seed, events=MOST_EVENTS, base_ms=self.base_ms, partitions=PARTITIONS))
+        self._count = count()
+        #: What is to be called at the end.
+        self.undoes: list[Callable[[], None]] = []
+        self._folder = folder
+
+    def __enter__(self) -> Round:
+        self.world.create_topics()
+        # A producer that gave up while the broker is away could not say whether its record is in the log.
+        producer = self.world.loop.run(self.world._opened())
+        producer._message_accumulator._batch_ttl = BATCH_PATIENCE_S
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for worker in self.workers:
+            worker.end()
+        self.world.close()
+        for undo in self.undoes:
+            undo()
+        # Many rounds on one small broker: their topics must not add up.
+        self.world.loop.run(self._delete_topics())
+
+    async def _delete_topics(self) -> None:
+        client = AIOKafkaAdminClient(bootstrap_servers=self.broker.bootstrap)
+        with suppress(KafkaError):
+            await client.start()
+            await client.delete_topics([self.world.config.topic(spec.name) for spec in topics.ALL])
+        await client.close()
+
+    # -- what a fault works with --
+
+    def worker(self, **env: str) -> Hand:
+        """One more worker, not started."""
+        name = f"worker {len(self.workers) + 1}"
+        folder = self._folder / f"{self.world.config.topic_prefix}{len(self.workers) + 1}"
+        self.workers.append(Hand(name, self.world.env | ENV | env, folder))
+        return self.workers[-1]
+
+    def start(self, count: int, **env: str) -> list[Hand]:
+        """So many workers, ready, and sharing the partitions."""
+        hands = [self.worker(**env).start() for _ in range(count)]
+        for hand in hands:
+            hand.ready()
+        wait_for("all partitions to be shared", lambda: all(hand.open_partitions() for hand in hands))
+        return hands
+
+    def load(self, events: int = EVENTS, pause_s: float = PAUSE_S, steps: Sequence[Step] = ()) -> NotingLoad:
+        """Begin to write these steps, or the next of the round's scenario."""
+        load = NotingLoad(self.world, list(steps) or list(islice(self.scenario, events)), pause_s)
+        if self.loads:
+            # What was acknowledged to the last one is known to this one.
+            self.loads[-1].join()
+            load._acknowledged |= self.loads[-1]._acknowledged
+        self.loads.append(load)
+        load.start()
+        return load
+
+    def goes_on(self, low: int = 30, high: int = 120) -> None:
+        """Let so many more records be written; the load is followed by another where it has not as many left."""
+        count = self.rng.randint(low, high)
+        load = self.loads[-1]
+        if load.left < count:
+            load = self.load(max(count, EVENTS // 2))
+        load.writes(count)
+
+    def passes_time(self, seconds: float) -> None:
+        """Let some time pass under load, where time is what the fault is about."""
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            self.goes_on(5, 10)
+
+    def until(self, what: str, found: Callable[[], object]) -> None:
+        """Keep the load up until something has come about."""
+        deadline = time.monotonic() + PATIENCE_S
+        while not found():
+            assert time.monotonic() < deadline, f"waited {PATIENCE_S:.0f} s in vain, under load, for {what}"
+            self.goes_on(3, 6)
+
+    def count(self) -> int:
+        """A number that the round has not given before."""
+        return next(self._count)
+
+    def environment(self) -> dict[str, str]:
+        """For a command on the round's topics."""
+        outside = {name: value for name, value in os.environ.items() if not name.startswith("CONSENT_")}
+        return outside | self.world.env
+
+    def settings_in_log(self, org_id: int) -> list[tuple[Place, int]]:
+        """Where each version of an org's settings lies."""
+        found = [record for record in self.world.read(CHANGES) if record.key == f"{org_id}:".encode()]
+        return [(record.place, record.body["settings"]["version"]) for record in found]
+
+    def pick(self) -> Hand:
+        """Some worker that runs."""
+        return self.rng.choice([worker for worker in self.workers if worker.running])
+
+    def others_take_over(self, absent: Hand) -> None:
+        """Wait until the workers that run, but for one, have all partitions."""
+        others = [worker for worker in self.workers if worker.running and worker is not absent]
+        try:
+            wait_for("the others to have all", lambda: sum(o.open_partitions() for o in others) == PARTITIONS)
+        except AssertionError as error:
+            raise AssertionError(f"{error}\n{self.state()}") from None
+
+    def state(self) -> str:
+        """What every worker has and said last, for a failure's message."""
+
+        def said(one: Hand) -> str:
+            how = "runs" if one.running else "ended"
+            return f"{one.name} {how} with {one.open_partitions()} partitions\n{one.errors[-1500:]}"
+
+        return "\n".join(map(said, self.workers))
+
+    # -- the end --
+
+    def finish(self, *, late: bool = False) -> Report:
+        """Wait until all is written and worked off, stop the workers in order, and check.
+
+        `late`: things were broken for longer than a request waits, so that some may be told `state_behind`.
+        """
+        return check(self.history(late=late))
+
+    def history(self, *, late: bool = False) -> History:
+        for load in self.loads:
+            load.join()
+        for worker in self.workers:
+            if worker.running:
+                worker.resume()
+        if not any(worker.running for worker in self.workers):
+            self.workers[0].start().ready()
+        started = time.monotonic()
+        with suppress(AssertionError):  # what is left then is told
+            self.world.settle(LAG_WITHIN_S)
+        took = time.monotonic() - started
+        left = self.world.unsettled()
+        self.stop(self.workers)
+        return History(
+            config=self.world.config,
+            topics={spec.name: Topic(list(self.world.read(spec.name))) for spec in TOPICS},
+            ends={name: end for load in self.loads for name, end in load.ends.items()},
+            sent=[sent for load in self.loads for sent in load.sent],
+            stores=[one for worker in self.workers for one in stores_in(worker.datadir, worker.name)],
+            exits=[one for worker in self.workers for one in worker.exits],
+            unsettled=left,
+            settled_s=took,
+            allowed_s=LAG_WITHIN_S,
+            late=late,
+        )
+
+    def stop(self, workers: Iterable[Hand]) -> None:
+        """SIGTERM to all at once, and wait for every end."""
+        going = [worker for worker in workers if worker.running]
+        for worker in going:
+            worker.signal(signal.SIGTERM)
+        for worker in going:
+            worker.wait()

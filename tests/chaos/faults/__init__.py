@@ -1,0 +1,12 @@
+"""What is done to workers, to their broker, to their disks and to what they read: each fault under a name.
+
+A fault finds a round with workers that are ready and a load that is being written, and leaves it such that the round
+can go on: several can follow each other.
+"""
+
+from __future__ import annotations
+
+from tests.chaos.faults import brokers, disks, loads, workers
+from tests.chaos.faults.registry import FAULTS, Fault
+
+__all__ = ["FAULTS", "Fault", "brokers", "disks", "loads", "workers"]

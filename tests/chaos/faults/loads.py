@@ -1,0 +1,95 @@
+"""What is done to the topics that workers read."""
+
+from __future__ import annotations
+
+import random
+import subprocess
+import sys
+
+import yaml
+
+from tests.chaos.driver import Round
+from tests.chaos.faults.registry import fault
+from tests.integration.harness import CHECKOUT, PARTITIONS
+from tests.integration.orgs import dump
+from tests.model.generate import Step, _Maker
+
+
+@fault("a burst of 100 times the load")
+def burst(round_: Round) -> None:
+    round_.goes_on()
+    round_.load(1_500, pause_s=0.0).join()
+    round_.goes_on()
+
+
+@fault("a producer with the wrong partitioner")
+def wrong_partitioner(round_: Round) -> None:
+    """Nothing it writes is where it belongs, settings excepted: they have no home."""
+
+    def astray(step: Step) -> Step:
+        kind, key, value, partition = step
+        if key is None or partition is not None:
+            return step
+        return kind, key, value, (round_.world.home(key) + 1) % PARTITIONS
+
+    round_.load(steps=[astray(next(round_.scenario)) for _ in range(200)], pause_s=0.0).join()
+
+
+@fault("poison of every kind")
+def poison(round_: Round) -> None:
+    maker = _Maker(random.Random(round_.rng.random()), 12, round_.base_ms, PARTITIONS)
+    for _ in range(60):
+        maker.bad_change()
+        maker.bad_request()
+    for n in range(len(maker.steps)):
+        maker.steps[n] = _own_id(maker.steps[n], f"poison-{round_.rng.random()}")
+    round_.load(steps=maker.steps, pause_s=0.0).join()
+
+
+def _own_id(step: Step, name: str) -> Step:
+    """Bad requests of several poisonings must not share their ids."""
+    kind, key, value, partition = step
+    value = value and value.replace(b'"request_id":"r-', f'"request_id":"{name}-'.encode())
+    return kind, key, value, partition
+
+
+@fault("requests right behind opt-outs while the changes are loaded")
+def behind_opt_outs(round_: Round) -> None:
+    """A request follows each opt-out as soon as that is acknowledged, in the midst of other changes."""
+    maker = _Maker(random.Random(round_.rng.random()), 12, round_.base_ms, PARTITIONS)
+    steps: list[Step] = []
+    for number in range(60):
+        steps += [next(round_.scenario) for _ in range(5)]
+        org_id = maker.org_id()
+        customer = maker.customer(org_id)
+        place = maker.place(org_id)
+        name = f"behind-{round_.rng.random()}-{number}"
+        opt_out = maker.event("consent.changed", org_id, customer) | place | {"type": "OPTOUT", "event_id": name}
+        request = {"request_id": name, "org_id": org_id, "customer_id": customer} | place
+        key = maker.key(opt_out)
+        steps += [("change", key, dump(opt_out), None), ("request", key, dump(request), None)]
+    round_.load(steps=steps, pause_s=0.0).join()
+
+
+@fault("a settings command killed half way")
+def half_settings(round_: Round) -> None:
+    """The settings are in all partitions or in none."""
+    document = _Maker(random.Random(round_.rng.random()), 12, round_.base_ms, PARTITIONS).document(100, 10_000)
+    for turn in range(3):
+        document["version"] = 10_000 + round_.count()
+        command = subprocess.Popen(
+            [sys.executable, "-m", "streams", "settings", "apply", "-"],
+            env=round_.environment(), cwd=CHECKOUT, stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        )  # fmt: skip
+        assert command.stdin is not None
+        command.stdin.write(yaml.safe_dump(document).encode())
+        command.stdin.close()
+        round_.passes_time(round_.rng.uniform(0.4, 1.6))
+        if turn < 2:
+            command.kill()
+        command.wait()
+    versions = {place: version for place, version in round_.settings_in_log(100) if version >= 10_000}
+    for version in set(versions.values()):
+        places = [place.partition for place, found in versions.items() if found == version]
+        assert sorted(places) == list(range(PARTITIONS)), (version, places)

@@ -1,0 +1,102 @@
+"""What happened in a round: what is in the topics, what producers were told, what is on the workers' disks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from streams import topics
+from streams.config import Config
+from streams.engine.table import _RocksOptions
+from tests.integration.harness import Place, Record
+
+OFFSET_KEY = b"__faust\0offset__"
+#: What the checker reads.
+TOPICS = (topics.CHANGES, topics.REQUESTS, topics.DECISIONS, topics.AUDIT, topics.NOTIFICATIONS, topics.DEADLETTER,
+          topics.IDENTITIES, topics.CHANGELOG, topics.IDENTITIES_CHANGELOG)  # fmt: skip
+CHANGELOG_OF = {
+    topics.CUSTOMERS_TABLE: topics.CHANGELOG.name,
+    topics.IDENTITIES_TABLE: topics.IDENTITIES_CHANGELOG.name,
+}
+
+
+@dataclass
+class Topic:
+    """All committed records of one topic."""
+
+    records: list[Record]
+
+    def of(self, partition: int) -> list[Record]:
+        """Those of one partition, in order."""
+        return [record for record in self.records if record.partition == partition]
+
+
+@dataclass(frozen=True)
+class Sent:
+    """A record that was acknowledged, and where."""
+
+    topic: str
+    place: Place
+    key: bytes | None
+    value: bytes | None
+
+
+@dataclass(frozen=True)
+class Stored:
+    """One partition's RocksDB in some worker's folder: what it holds, and up to which offset of the changelog."""
+
+    worker: str
+    table: str
+    partition: int
+    offset: int
+    items: Mapping[bytes, bytes]
+
+
+@dataclass(frozen=True)
+class Exit:
+    """How a worker ended, how it was allowed to, and the last line that it said."""
+
+    worker: str
+    code: int
+    allowed: frozenset[int]
+    last_line: str = ""
+    traceback: bool = False
+
+
+@dataclass
+class History:
+    """A round. It can be read as a `World` is, so the comparison with the slow model works on it."""
+
+    config: Config
+    topics: dict[str, Topic]
+    #: By request id, the end of its partition of the changes that was acknowledged before it was written.
+    ends: Mapping[str, int] = field(default_factory=dict)
+    sent: Sequence[Sent] = ()
+    stores: Sequence[Stored] = ()
+    exits: Sequence[Exit] = ()
+    #: What was not worked off when the time was up, by topic and partition: committed and end.
+    unsettled: Mapping[tuple[str, int], tuple[int, int]] = field(default_factory=dict)
+    #: Seconds from the last fault until all was worked off, and how many it may be.
+    settled_s: float = 0.0
+    allowed_s: float = 0.0
+    #: Whether a decision may be `state_behind` though the request did not ask for haste.
+    late: bool = False
+
+    def read(self, topic: str) -> list[Record]:
+        return self.topics[topic].records
+
+    def log(self, topic: str) -> Topic:
+        return self.topics[topic]
+
+
+def stores_in(datadir: Path, worker: str) -> Iterable[Stored]:
+    """Every partition that is in the data folder of a worker that does not run."""
+    options = _RocksOptions()
+    for path in sorted((datadir / "state").glob("**/*.db")):
+        table, _, number = path.stem.rpartition("-")
+        db = options.open(path, read_only=True)
+        items = dict(db.items())
+        db.close()
+        offset = int(items.pop(OFFSET_KEY, b"-1"))
+        yield Stored(worker, table, int(number), offset, items)

@@ -1,0 +1,135 @@
+"""A worker with a fault built in: `CHAOS_AT=outputs.after:3` kills it when it passes that point for the third time.
+
+| variable | what |
+|---|---|
+| `CHAOS_AT` | a point below and a count: `changelog.after:2` |
+| `CHAOS_DO` | `kill` (default; SIGKILL), `stop` (SIGSTOP, until somebody continues it) or `raise` (a bug) |
+| `CHAOS_LEASE` | `off`: the worker believes the group counts it as a member, however long it slept |
+
+Run as `python -m tests.chaos.launcher worker`, in the place of `python -m streams worker`.
+"""
+
+from __future__ import annotations
+
+import inspect
+import os
+import signal
+import threading
+from collections.abc import Callable
+from typing import Any
+
+from streams.__main__ import main
+from streams.agents.changes import Changes
+from streams.engine import resume
+from streams.engine.core import Engine
+from streams.engine.fencing import Fences
+from streams.engine.outputs import Outputs, Writer
+from streams.engine.records import Batch
+from streams.engine.requests import RequestsLane
+from streams.engine.table import BytesStore
+from streams.engine.transport import Consumer, ConsumerThread
+
+#: Method by point; each gives the points `NAME.before` and `NAME.after`. Beside them there are `outputs.before`,
+#: `outputs.middle` and `outputs.after`.
+POINTS: dict[str, tuple[Any, str]] = {
+    "take": (Fences, "take"),
+    "restore": (Engine, "restore"),
+    "apply": (Changes, "apply"),
+    "changelog": (Writer, "write_atomically"),
+    "store": (BytesStore, "write"),
+    "ack": (Batch, "done"),
+    "commit": (ConsumerThread, "_commit"),
+    "requests": (RequestsLane, "write"),
+    "resume": (resume, "progress_of_requests"),
+}
+
+
+class BuiltInBug(Exception):  # noqa: N818 - it is one
+    """What a bug in a handler would raise."""
+
+
+def _act(what: str) -> None:
+    if what == "raise":
+        raise BuiltInBug("a bug in a handler")
+    # The whole process stops at once, whichever thread comes here.
+    os.kill(os.getpid(), signal.SIGSTOP if what == "stop" else signal.SIGKILL)
+
+
+def _passing(point: str, what: str) -> Callable[[], None]:
+    name, _, times = point.partition(":")
+    left, lock = int(times or 1), threading.Lock()
+
+    def pass_by() -> None:
+        nonlocal left
+        with lock:
+            left -= 1
+            hit = left == 0
+        if hit:
+            print(f"chaos: {what} at {name}", flush=True)
+            _act(what)
+
+    return pass_by
+
+
+def _wrap(owner: Any, name: str, before: Callable[[], None], after: Callable[[], None]) -> None:
+    real = getattr(owner, name)
+    if inspect.iscoroutinefunction(real):
+
+        async def wrapped(*args: Any, **kwargs: Any) -> Any:
+            before()
+            found = await real(*args, **kwargs)
+            after()
+            return found
+    else:
+
+        def wrapped(*args: Any, **kwargs: Any) -> Any:
+            before()
+            found = real(*args, **kwargs)
+            after()
+            return found
+
+    setattr(owner, name, wrapped)
+
+
+def _wrap_outputs(where: str, hit: Callable[[], None]) -> None:
+    """Where there are some. `middle`: the first of several batches is in the log, the others are not."""
+    real = Writer.write
+
+    async def write(self: Writer, outputs: Outputs) -> None:
+        there = bool(outputs.batches)
+        if there and where == "before":
+            hit()
+        if where == "middle" and len(outputs.batches) > 1:
+            await self._write(outputs.batches[:1])
+            hit()
+            outputs.batches = outputs.batches[1:]
+        await real(self, outputs)
+        if there and where == "after":
+            hit()
+
+    Writer.write = write  # type: ignore[method-assign]
+
+
+def _nothing() -> None:
+    """At the points that are not asked for."""
+
+
+def install(environ: dict[str, str]) -> None:
+    """Build in what the variables ask for. Raises KeyError for a point that there is not."""
+    if environ.get("CHAOS_LEASE") == "off":
+        Consumer.holds_lease = property(lambda _: True)  # type: ignore[assignment]
+    point = environ.get("CHAOS_AT")
+    if not point:
+        return
+    hit = _passing(point, environ.get("CHAOS_DO", "kill"))
+    name, _, where = point.partition(":")[0].partition(".")
+    if name == "outputs":
+        _wrap_outputs(where, hit)
+        return
+    owner, method = POINTS[name]
+    _wrap(owner, method, hit if where == "before" else _nothing, hit if where == "after" else _nothing)
+
+
+if __name__ == "__main__":
+    install(dict(os.environ))
+    main()
