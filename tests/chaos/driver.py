@@ -239,7 +239,7 @@ class Round:
     def state(self) -> str:
         """What every worker has and said last, for a failure's message."""
         return "\n".join(
-            f"{one.name} {'runs' if one.running else 'ended'} with {one.open_partitions()} partitions\n{one.errors[-1500:]}"
+            f"{one.name}, {one.running=}, {one.open_partitions()} partitions\n{one.errors[-1500:]}"
             for one in self.workers
         )
 
