@@ -16,6 +16,9 @@ FIRST_LOOK = 2_000
 #: One checkpoint's outputs fit into this many records, and so do all answers beyond a request that waits (MOST_AHEAD).
 LIMIT = 256_000
 
+#: Markers move the position without a record, of which the consumer does not tell: a look at it ends after so long.
+LOOK_MS = 50
+
 Enough = Callable[[list[Any]], bool]
 
 
@@ -95,7 +98,7 @@ class LogReader:
             consumer.assign([tp])
             consumer.seek(tp, first)
             while await consumer.position(tp) < end:
-                for records in (await consumer.getmany(tp, timeout_ms=1_000)).values():
+                for records in (await consumer.getmany(tp, timeout_ms=LOOK_MS)).values():
                     yield [record for record in records if record.offset < end]
         finally:
             await consumer.stop()

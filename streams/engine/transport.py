@@ -210,9 +210,12 @@ class Consumer(driver.Consumer):
             # Transaction markers and compacted records move the position alone: an empty batch says so, in its turn.
             if tp in fetched or not self.flow_active or generation != self.app.consumer_generation_id:
                 continue
-            if self._is_changelog_tp(tp) and after > fetched.before.get(tp, after):
-                self.engine.restore(tp, [], after)
-                yield tp, self._message(tp, after - 1, None)
+            if self._is_changelog_tp(tp):
+                # A position that was not known before the fetch was sought in the midst of it. If it has not moved
+                # since, Faust and the store know of it already.
+                if after > fetched.before.get(tp, 0):
+                    self.engine.restore(tp, [], after)
+                    yield tp, self._message(tp, after - 1, None)
             elif after > self._cursor.get(tp, after):
                 batches.setdefault(tp.topic, []).append(self._batch(tp, [], after))
         for topic, found in batches.items():

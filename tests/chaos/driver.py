@@ -238,12 +238,10 @@ class Round:
 
     def state(self) -> str:
         """What every worker has and said last, for a failure's message."""
-
-        def said(one: Hand) -> str:
-            how = "runs" if one.running else "ended"
-            return f"{one.name} {how} with {one.open_partitions()} partitions\n{one.errors[-1500:]}"
-
-        return "\n".join(map(said, self.workers))
+        return "\n".join(
+            f"{one.name}, {one.running=}, {one.open_partitions()} partitions\n{one.errors[-1500:]}"
+            for one in self.workers
+        )
 
     # -- the end --
 
