@@ -11,7 +11,7 @@ from fastapi import Request, Response
 
 from streams.config import Config
 from streams.http.owners import HOP, Owners, as_json, retry
-from streams.http.subscriptions import _together
+from streams.http.replies import together
 
 
 def _request(headers: list[tuple[bytes, bytes]]) -> Request:
@@ -68,7 +68,7 @@ def _refused(status: int, message: str) -> Response:
 
 def test_what_was_not_done_for_one_of_several_customers_is_said() -> None:
     answers = [retry("partition 3 is being moved"), _accepted("a", 1), _refused(404, "gone"), _accepted("b", 2)]
-    whole = _together(answers, len(answers))
+    whole = together(answers, len(answers))
     document = orjson.loads(whole.body)
     assert whole.status_code == 200
     assert document["reason"] == "r"
@@ -82,4 +82,4 @@ def test_what_was_not_done_for_one_of_several_customers_is_said() -> None:
 
 def test_where_nothing_was_done_the_first_answer_stands() -> None:
     answers = [retry("partition 3 is being moved"), _refused(404, "gone")]
-    assert _together(answers, 2) is answers[0]
+    assert together(answers, 2) is answers[0]
