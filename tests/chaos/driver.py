@@ -21,6 +21,7 @@ from streams.broker import EmbeddedBroker
 from streams.engine.outputs import BATCH_PATIENCE_S
 from tests.chaos.checker import Report, check
 from tests.chaos.history import TOPICS, Exit, History, Sent, Topic, stores_in
+from tests.chaos.scenario import endless
 from tests.integration.harness import (
     CHANGES,
     PARTITIONS,
@@ -33,7 +34,7 @@ from tests.integration.harness import (
     wait_for,
 )
 from tests.integration.load import Load
-from tests.model.generate import Step, scenario
+from tests.model.generate import Step
 
 #: The fence must not run out of time while things are broken: what is tested is what it says, not how soon. Small
 #: checkpoints make many of them.
@@ -43,8 +44,6 @@ LAG_WITHIN_S = 120.0
 #: One load of a round, a few seconds of it; a round goes on with the next as long as its faults take.
 EVENTS = 250
 PAUSE_S = 0.01
-#: More than any round writes.
-MOST_EVENTS = 20_000
 LAUNCHER = "tests.chaos.launcher"
 
 
@@ -130,7 +129,7 @@ class Round:
         self.loads: list[NotingLoad] = []
         #: Around when things happen; a scenario is repeatable but for this.
         self.base_ms = int(time.time() * 1000)
-        self.scenario = iter(scenario(seed, events=MOST_EVENTS, base_ms=self.base_ms, partitions=PARTITIONS))
+        self.scenario = endless(seed, self.base_ms, PARTITIONS)
         self._count = count()
         #: What is to be called at the end.
         self.undoes: list[Callable[[], None]] = []
@@ -283,6 +282,9 @@ class Round:
         """SIGTERM to all at once, and wait for every end."""
         going = [worker for worker in workers if worker.running]
         for worker in going:
+            if worker._said_ready() is None:
+                # It may not have come to where it listens to signals.
+                worker.may_end(0, -signal.SIGTERM)
             worker.signal(signal.SIGTERM)
         for worker in going:
             worker.wait()

@@ -345,3 +345,20 @@ def test_repeats_that_the_batch_caused_to_be_ignored_are_not_run_again() -> None
 def test_the_undo_is_an_event_of_the_wire() -> None:
     event = undo() | {"occurred_at": "2026-11-21T10:00:00.000Z"}
     assert EVENTS["consent.batch_reverted"].validate_python(event)["batch_id"] == "b1"
+
+
+def test_undoing_a_batch_that_is_not_in_a_cell_leaves_what_another_batch_put_aside_there() -> None:
+    """An own double opt-in on a batch's OPTIN is a repetition as long as that batch stands."""
+    double = an_org(version=2, opt_in_types=[{"channel": "MOBILE", "type": "DOUBLE"}])
+    state = applied(an_org(), [imported("OPTIN", "i", 0, batch="b2")])
+    state = applied(double, [change("OPTIN", "own", 10)], state)
+    assert state is not None
+    before = state.cells()
+    after = applied(double, [imported("OPTIN", "far", 0, SOUTH, batch="b1"), undo("b1")], state)
+    assert after is not None
+    key = double.place("INSTORE", "01", "MOBILE", "BULK", NORTH).key
+    assert after.cell(key) == before[key]
+    # Without the batch that made it a repetition, it asks.
+    alone = applied(double, [undo("b2", "undo 2")], after)
+    assert alone is not None
+    assert alone.cell(key)[1][1] == "own"

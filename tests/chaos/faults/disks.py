@@ -29,7 +29,7 @@ def _warnings(worker: Hand) -> list[str]:
     return [line for line in worker.errors.splitlines() if " WARNING " in line and "damaged" in line]
 
 
-@fault("RocksDB files corrupted", workers=1)
+@fault("RocksDB files corrupted", workers=1, alone=True)
 def corrupt(round_: Round) -> None:
     """Restored from the changelog, with one warning for each partition."""
     worker = round_.workers[0]
@@ -44,7 +44,7 @@ def corrupt(round_: Round) -> None:
     assert len(_warnings(worker)) == 3, worker.errors
 
 
-@fault("RocksDB files deleted", workers=1)
+@fault("RocksDB files deleted", workers=1, alone=True)
 def delete(round_: Round) -> None:
     worker = round_.workers[0]
     round_.goes_on()
