@@ -91,15 +91,14 @@ def _take_out(cell: Cell, batch: str) -> bool:
     aside = [pending for pending in cell[4] if pending[OWN_PENDING:] != mark]
     pending = None if cell[1] is None or cell[1][OWN_PENDING:] == mark else cell[1]
     rest = [entries, pending, names, cell[3], aside]
-    if rest == cell:
-        # What another batch put aside stays aside.
-        return False
-    cell[:] = rest
-    _wait_again(cell)
+    found = rest != cell
+    if found:  # else what another batch put aside stays aside
+        cell[:] = rest
+        _wait_again(cell)
     waiting = [*cell[4], *([] if cell[1] is None else [cell[1]])]
     if (entries, names, waiting) == (_own(entries, OWN_ENTRY), _own_names(cell), _own(waiting, OWN_PENDING)):
         del cell[OWN_CELL:]
-    return True
+    return found
 
 
 def _wait_again(cell: Cell) -> None:
