@@ -73,7 +73,7 @@ def main() -> int:
     print(tally.table())
     print(
         f"chaos: seed {seed}: {tally.rounds} rounds, {tally.bad_rounds} with violations; {tally.decisions} decisions "
-        f"checked; {tally.forwarded_twice} requests forwarded twice"
+        f"checked; {tally.forwarded_twice} records forwarded twice"
     )
     return 1 if tally.bad_rounds else 0
 
@@ -104,7 +104,8 @@ def _round(
             report = round_.finish(late=any(fault.late for fault in faults))
         tally.add(faults, report)
         tally.bad_rounds += bool(report.violations)
-        outcome = "ok" if not report.violations else str(report)
+        twice = f", {report.forwarded_twice} records forwarded twice" if report.forwarded_twice else ""
+        outcome = str(report) if report.violations else f"ok{twice}"
     except unittest.SkipTest as skip:
         tally.skipped.update(fault.name for fault in faults)
         outcome = f"skipped: {skip}"

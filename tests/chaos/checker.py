@@ -12,7 +12,7 @@
 
 What was acknowledged must also still be there, or nothing above would mean anything (I0).
 
-One repetition is documented: a request that was forwarded twice is answered twice. It is counted apart.
+One repetition is documented and counted apart: a record may be forwarded twice; such a request is answered twice.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class Report:
 
     violations: list[Violation] = field(default_factory=list)
     counts: Counter[str] = field(default_factory=Counter)
-    #: Requests that were forwarded twice, which is documented.
+    #: Records that were forwarded twice, which is documented.
     forwarded_twice: int = 0
 
     @property

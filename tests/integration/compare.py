@@ -33,7 +33,8 @@ NOT_AUDITED = ("identifiers", "proof")
 SHOWN = 20
 
 LOST, REPEATED, INVENTED, WRONG, STALE = "lost", "repeated", "invented", "wrong", "stale"
-#: The one repetition that the README allows: a request that was forwarded twice is answered twice.
+#: The one repetition that the README allows: a record that was forwarded twice. A change counts once all the same; a
+#: request is answered twice.
 FORWARDED_TWICE = "forwarded twice"
 
 
@@ -192,7 +193,7 @@ class Comparison:
     def _forward_faults(self, topic: str, record: Record, home: int) -> Iterator[Fault]:
         at = f"misrouted {topic} {record.place}"
         copies = self.forwards[topic, record.place]
-        if topic == REQUESTS and len(copies) > 1:
+        if len(copies) > 1:
             yield Fault("forwards", FORWARDED_TWICE, f"{at}: sent to {[copy.place for copy in copies]}")
         else:
             yield from counted("forwards", len(copies), 1, at)
