@@ -7,7 +7,7 @@ import pytest
 from tests.chaos.conftest import MakeRound
 from tests.chaos.faults import FAULTS, Fault
 
-pytestmark = [pytest.mark.kafka, pytest.mark.slow]
+pytestmark = [pytest.mark.kafka, pytest.mark.slow, pytest.mark.faults]
 
 SEED = 1
 #: So many faults share a round, which spares the start of workers and the look at what they left.

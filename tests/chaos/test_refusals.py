@@ -12,7 +12,7 @@ from tests.chaos.conftest import MakeRound
 from tests.chaos.driver import Hand, Round
 from tests.integration.harness import CHANGELOG, CHANGES, PARTITIONS, wait_for
 
-pytestmark = [pytest.mark.kafka, pytest.mark.slow]
+pytestmark = [pytest.mark.kafka, pytest.mark.slow, pytest.mark.faults]
 
 SEED = 3
 
