@@ -127,14 +127,21 @@ class Engine:
         if not self.failed.done():
             self.failed.set_result(error)
 
+    def restored(self, tp: TP) -> int:
+        """The offset behind what the store has of a changelog."""
+        return self._store_of(tp).offset(tp.partition) + 1
+
     def restore(self, tp: TP, records: list[Any], after: int) -> None:
         """Write fetched changelog records to their table's store; `after` is the position behind them and markers."""
-        store = self._store(_TABLE_OF[tp.topic.removeprefix(self.config.topic_prefix)])
+        store = self._store_of(tp)
         known = store.offset(tp.partition)
         fresh = [(r.key, r.value) for r in records if r.offset > known]
         if after - 1 > known:
             store.write(tp.partition, fresh, after - 1)
             metrics.RESTORED.labels(tp.partition).inc(len(fresh))
+
+    def _store_of(self, tp: TP) -> BytesStore:
+        return self._store(_TABLE_OF[tp.topic.removeprefix(self.config.topic_prefix)])
 
     async def open(self, committed: dict[TP, int]) -> dict[TP, int]:
         """Open every assigned partition; returns where to start reading each source partition."""

@@ -210,12 +210,9 @@ class Consumer(driver.Consumer):
             # Transaction markers and compacted records move the position alone: an empty batch says so, in its turn.
             if tp in fetched or not self.flow_active or generation != self.app.consumer_generation_id:
                 continue
-            if self._is_changelog_tp(tp):
-                # A position that was not known before the fetch was sought in the midst of it. If it has not moved
-                # since, Faust and the store know of it already.
-                if after > fetched.before.get(tp, 0):
-                    self.engine.restore(tp, [], after)
-                    yield tp, self._message(tp, after - 1, None)
+            if self._is_changelog_tp(tp) and after > self.engine.restored(tp):
+                self.engine.restore(tp, [], after)
+                yield tp, self._message(tp, after - 1, None)
             elif after > self._cursor.get(tp, after):
                 batches.setdefault(tp.topic, []).append(self._batch(tp, [], after))
         for topic, found in batches.items():
@@ -229,12 +226,18 @@ class Consumer(driver.Consumer):
     async def _positions_agree(self, fetched: Fetched) -> bool:
         """Whether the fetch began where the last one ended. If not, it is dropped and the consumer is set right.
 
-        Faust lets a fetch that crosses a rebalance or a failed seek go on from anywhere; a skipped record would be a
-        lost one, so nothing is handed out unless it joins what was handed out before.
+        Faust lets a fetch that crosses a rebalance or a failed seek go on from anywhere, and drops what a fetch brought
+        across one; a skipped record would be a lost one, so nothing is handed out unless it joins what was handed out
+        before. A changelog joins its store: markers that were dropped would be waited for without end.
         """
         astray = {
             tp: self._cursor[tp] for tp, at in fetched.before.items() if tp in self._cursor and at != self._cursor[tp]
         }
+        if self.flow_active:
+            for tp in filter(self._is_changelog_tp, fetched.after):
+                restored = self.engine.restored(tp)
+                if fetched.before.get(tp, restored + 1) > restored:
+                    astray[tp] = restored
         if astray and self.flow_active:
             self.log.warning("reading on from %r", astray)
             await self.seek_wait(astray)
