@@ -20,13 +20,18 @@ class Handing(transport.Consumer):
     flow_active = True
     should_stop = False
 
-    def __init__(self, before: dict[TP, int], after: dict[TP, int]) -> None:
+    def __init__(self, store: int, before: dict[TP, int], after: dict[TP, int]) -> None:
         self._fetched = transport.Fetched()
         self._fetched.before, self._fetched.after = before, after
         self._cursor: dict[TP, int] = {}
         self.restored: list[tuple[TP, list[Any], int]] = []
-        self.engine = SimpleNamespace(restore=lambda *what: self.restored.append(what))
+        self.sought: dict[TP, int] = {}
+        self.engine = SimpleNamespace(restore=lambda *what: self.restored.append(what), restored=lambda _tp: store)
         self.app = SimpleNamespace(consumer_generation_id=1)
+        self.log = SimpleNamespace(warning=lambda *_: None)
+
+    async def seek_wait(self, partitions: dict[TP, int]) -> None:
+        self.sought |= partitions
 
     async def _wait_next_records(self, timeout: float) -> Any:  # noqa: ASYNC109 - Faust's signature
         return self._fetched, set(self._fetched.after)
@@ -41,15 +46,19 @@ class Handing(transport.Consumer):
         return asyncio.run(collect())
 
 
-@pytest.mark.parametrize("before", [{CHANGELOG: 2}, {}])
-def test_markers_alone_are_told_also_where_the_position_was_sought_in_the_midst_of_the_fetch(
-    before: dict[TP, int],
-) -> None:
-    consumer = Handing(before, {CHANGELOG: 4})
+def test_markers_alone_are_told() -> None:
+    consumer = Handing(2, {CHANGELOG: 2}, {CHANGELOG: 4})
     assert consumer.handed_out() == [(CHANGELOG, 3)]
     assert consumer.restored == [(CHANGELOG, [], 4)]
 
 
 def test_a_position_that_has_not_moved_is_not_told() -> None:
-    assert Handing({CHANGELOG: 4}, {CHANGELOG: 4}).handed_out() == []
-    assert Handing({}, {CHANGELOG: 0}).handed_out() == []
+    assert Handing(4, {CHANGELOG: 4}, {CHANGELOG: 4}).handed_out() == []
+
+
+@pytest.mark.parametrize("before", [{CHANGELOG: 6}, {}])
+def test_what_does_not_join_the_store_is_dropped_and_read_again_from_where_the_store_is(before: dict[TP, int]) -> None:
+    """Something was dropped on the way, or the position was sought in the midst of the fetch."""
+    consumer = Handing(2, before, {CHANGELOG: 8})
+    assert consumer.handed_out() == []
+    assert (consumer.restored, consumer.sought) == ([], {CHANGELOG: 2})
