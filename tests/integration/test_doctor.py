@@ -67,7 +67,7 @@ def test_a_deployment_that_works_has_no_problem_and_one_broker_is_worth_a_warnin
     assert seen.of("rights")[0] == "ok"
     assert seen.of("broker clock")[0] == "ok"
     assert seen.of("worker clocks")[0] == "ok"
-    assert seen.of("settings") == ("ok", "1 orgs, the same in every partition")
+    assert seen.of("settings") == ("ok", "1 org, the same in every partition")
     assert seen.of("state")[1].endswith(f"held by worker {worker.pid}")
     assert worker.running
 
