@@ -199,7 +199,8 @@ class Engine:
         if first > end:
             raise NotRestoredError(f"{changelog}-{number}: the state is at {first}, the log ends at {end}")
         async for records in self.reader.scan(changelog, number, first, end):
-            store.write(number, [(record.key, record.value) for record in records], end - 1)
+            if records:
+                store.write(number, [(record.key, record.value) for record in records], records[-1].offset)
         if first < end:
             store.write(number, [], end - 1)
 
