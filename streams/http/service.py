@@ -35,7 +35,7 @@ from streams.http.legacy import LegacySubscriptions
 from streams.http.limits import BodyLimit
 from streams.http.links import LinkPages
 from streams.http.logins import Logins
-from streams.http.owners import ANSWER_MARGIN_S, HOP, OwnerOf, Owners, as_json, problem
+from streams.http.owners import ANSWER_MARGIN_S, OwnerOf, Owners, as_json, problem
 from streams.http.paths import CUSTOMER, is_id
 from streams.http.preview import Preview
 from streams.http.subscriptions import Subscriptions
@@ -46,7 +46,7 @@ log = logging.getLogger(__name__)
 class Service:
     """Answers HTTP for one worker. `owner_of` names the URL of the worker that owns a partition, if it is known.
 
-    Raises TlsError or UsersError if the certificate or the users file cannot be used.
+    Raises ConfigError or UsersError if the certificate or the users file cannot be used.
     """
 
     def __init__(self, config: Config, engine: Engine, answers: Answers, owner_of: OwnerOf) -> None:
@@ -157,7 +157,7 @@ class Service:
             if org is not None:
                 versions[str(partition.number)] = org.version
                 newest = org if newest is None or org.version > newest.version else newest
-        if not self._owners.all_here() and HOP not in request.headers:
+        if not self._owners.all_here():
             return await self._owners.pass_on(0, request)
         if newest is None:
             return problem(404, f"no settings are in force for org {org_id}")

@@ -17,7 +17,7 @@ import pytest
 from streams.http.users import changing, make_account
 from tests.cli.world import invoke
 from tests.integration.conftest import MakeWorker, MakeWorld
-from tests.integration.harness import SHORT_SESSION, Worker, World, wait_for
+from tests.integration.harness import SHORT_SESSION, Worker, World, refused, wait_for
 from tests.integration.orgs import Org, dump
 
 ANYWHERE = "0.0.0.0"  # noqa: S104 - what is not loopback
@@ -121,8 +121,9 @@ def test_a_command_asks_as_a_user(guarded: Worker, shop: Shop, monkeypatch: pyte
     assert (refused.exit_code, "may not act for org" in refused.stderr) == (1, True)
 
 
-def test_on_loopback_only_writing_needs_a_user(shop: Shop, world: World, make_worker: MakeWorker) -> None:
-    worker = make_worker(world, CONSENT_USERS_FILE=str(shop.file), CONSENT_RATE_LIMIT="5").start().ready()
+def test_on_loopback_only_writing_needs_a_user(shop: Shop, make_world: MakeWorld, make_worker: MakeWorker) -> None:
+    # A world of its own: in the group of `guarded` it would take partitions from it, and give them back at its end.
+    worker = make_worker(make_world(), CONSENT_USERS_FILE=str(shop.file), CONSENT_RATE_LIMIT="5").start().ready()
     for path in (WRITING, "/v1.1/nothing", "/v1/inbound/nothing"):
         assert status(worker, path) == 401
         assert status(worker, path, auth=shop.me) == 404
@@ -205,15 +206,6 @@ def test_a_change_of_the_file_counts_without_a_restart(guarded: Worker, shop: Sh
     shop.file.write_bytes(before)
     shop.give(shop.me, shop.mine.id)
     wait_for("the change back to count", lambda: status(guarded, path, auth=shop.me) == 200)
-
-
-def refused(worker: Worker) -> str:
-    """The one line with which a worker refuses to start."""
-    assert worker.start().wait() == 1
-    lines = [line for line in worker.errors.splitlines() if line.strip()]
-    assert len(lines) == 1, worker.errors
-    assert lines[0].startswith("Error: ")
-    return lines[0]
 
 
 def test_a_faulty_or_missing_users_file_is_one_clear_line(
