@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import ssl
 from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
 from aiokafka.conn import AIOKafkaConnection, collect_hosts, create_conn
 from aiokafka.errors import IllegalSaslStateError, KafkaError, SaslAuthenticationFailed, UnsupportedSaslMechanismError
 from aiokafka.protocol.metadata import MetadataRequest
 
+from streams.certificates import check_readable, load_pair
 from streams.config import SASL_MECHANISMS, Config, ConfigError
 
 REFUSAL_S = 2.0  # a broker that lets us in or does not says so in milliseconds
@@ -38,30 +38,14 @@ def _login(config: Config) -> dict[str, Any]:
 
 def _tls(config: Config) -> ssl.SSLContext:
     """Kafka's certificate must be one of the authorities', and name the host under which we call it."""
-    for name in ("kafka_cafile", "kafka_certfile", "kafka_keyfile"):
-        if path := getattr(config, name):
-            try:
-                Path(path).open("rb").close()
-            except OSError as error:
-                raise ConfigError(f"CONSENT_{name.upper()}: {path}: {error.strerror}") from None
+    check_readable(config, "kafka_cafile", "kafka_certfile", "kafka_keyfile")
     try:
         context = ssl.create_default_context(cafile=config.kafka_cafile or None)
     except ssl.SSLError:
         raise ConfigError(f"CONSENT_KAFKA_CAFILE: {config.kafka_cafile} holds no certificates in PEM") from None
     if config.kafka_certfile:
-        try:
-            context.load_cert_chain(config.kafka_certfile, config.kafka_keyfile or None, _no_passphrase)
-        except ssl.SSLError as error:
-            key = config.kafka_keyfile or "the same file"
-            raise ConfigError(
-                f"CONSENT_KAFKA_CERTFILE: {config.kafka_certfile}, with the key in {key}, "
-                f"is no certificate with its private key in PEM: {error.reason}"
-            ) from None
+        load_pair(context, config, "kafka_certfile", "kafka_keyfile")
     return context
-
-
-def _no_passphrase() -> str:
-    raise ConfigError("CONSENT_KAFKA_KEYFILE: the private key is encrypted; give it without a passphrase")
 
 
 async def refusal(config: Config) -> str | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import cache
 from typing import TypeVar
 
@@ -54,3 +55,9 @@ SETTINGS = Gauge(
 )
 LOGIN_FAILURES = Counter("consent_login_failures", "HTTP requests with refused credentials, by reason", ["reason"])
 RATE_LIMITED = Counter("consent_rate_limited_requests", "HTTP requests beyond the rate limit, by user", ["user"])
+
+
+def count_records(topic: str, outcomes: Mapping[str, int]) -> None:
+    """So many more records of a topic were read with each outcome."""
+    for outcome, count in outcomes.items():
+        of(RECORDS, topic, outcome).inc(count)

@@ -26,7 +26,6 @@ from streams.engine.core import Engine
 from streams.http.answers import Answers
 from streams.http.logins import Refusal
 from streams.http.service import Service
-from streams.http.tls import TlsError
 from streams.http.users import UsersError
 
 log = logging.getLogger("consent_streams")
@@ -55,7 +54,7 @@ def run_worker(config: Config) -> int:
     try:
         held = guard.lock(config.datadir / "state")
         return asyncio.run(_run(config, held))
-    except (WorkerError, ConfigError, TlsError, UsersError, guard.GuardError, admin.KafkaFault) as exc:
+    except (WorkerError, ConfigError, UsersError, guard.GuardError, admin.KafkaFault) as exc:
         logs.last_line(str(exc), config.log_format)
         return 1
 

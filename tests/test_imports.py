@@ -31,11 +31,12 @@ LAYERS = (
 BESIDE: dict[str, set[str]] = {
     "streams": set(),
     "streams.config": set(),
+    "streams.certificates": {"streams.config"},
     "streams.topics": set(),
     "streams.metrics": set(),
     "streams.logs": set(),
     "streams.links": {"streams.config"},
-    "streams.kafka": {"streams.config"},
+    "streams.kafka": {"streams.certificates", "streams.config"},
     "streams.metadata": set(),
     "streams.acls": {"streams.config", "streams.topics"},
     "streams.broker": {"streams.broker"},

@@ -47,11 +47,6 @@ class Changes:
         self._opt_outs: list[int] = []
         self._outcomes: Counter[str] = Counter()
 
-    @staticmethod
-    def keys_of(records: list[Record]) -> list[bytes]:
-        """The state keys that a checkpoint over these records reads."""
-        return list({record.key for record in records if record.key})
-
     def apply(self, view: View, record: Record, out: Outputs) -> None:
         """One record: into the state with its audit, home if it is misrouted, or a dead letter."""
         key = record.key
@@ -200,5 +195,4 @@ def _count(opt_outs: list[int], outcomes: Counter[str]) -> None:
     now = time.time()
     for written_at in opt_outs:
         metrics.ENFORCEMENT.observe(max(0.0, now - written_at / 1000))
-    for outcome, count in outcomes.items():
-        metrics.of(metrics.RECORDS, _NAME, outcome).inc(count)
+    metrics.count_records(_NAME, outcomes)

@@ -15,7 +15,7 @@ from streams.config import Config
 from streams.domain.keys import is_settings_key
 from streams.engine.outputs import Outputs
 from streams.engine.partition import Partition, View
-from streams.engine.records import Headers, Record
+from streams.engine.records import Headers, Record, keys_of
 from streams.engine.requests import Progress
 from streams.engine.table import BytesStore
 from streams.engine.tail import LogReader
@@ -88,7 +88,7 @@ class _Replayed:
         first = max(self.partition.applied, await self._reader.beginning(self._topic, number))
         async for fetched in self._reader.scan(self._topic, number, first, offset, committed=True):
             ours = [_record(r) for r in fetched if r.key and (r.key in self._keys or is_settings_key(r.key))]
-            view = View(self.partition, self._changes.keys_of(ours))
+            view = View(self.partition, keys_of(ours))
             for record in ours:
                 self._changes.apply(view, record, Outputs())
             self.partition.publish(view)

@@ -25,11 +25,6 @@ class Identities:
         self._max_bytes = max_bytes
         self._outcomes: Counter[str] = Counter()
 
-    @staticmethod
-    def keys_of(records: list[Record]) -> list[bytes]:
-        """The state keys that a checkpoint over these records reads."""
-        return list({record.key for record in records if record.key})
-
     def apply(self, view: View, record: Record, out: Outputs) -> None:
         """One record into the state of its identifier."""
         key = record.key
@@ -48,7 +43,7 @@ class Identities:
 
     def checkpoint(self) -> Callable[[], None]:
         """Everything applied since the last call is being made to last; what this returns is called when it is."""
-        counted = partial(_count, self._outcomes)
+        counted = partial(metrics.count_records, topics.IDENTITIES.name, self._outcomes)
         self._outcomes = Counter()
         return counted
 
@@ -62,8 +57,3 @@ def _tell(holders: Holders, event: dict[str, Any]) -> None:
     else:
         place = (event["source"], event["account_id"], event["priority"], event["org_unit_id"])
         holders.wait_for(Awaited(event["keyword"], customer_id, *place, event["verifies"], event["expires_at"]))
-
-
-def _count(outcomes: Counter[str]) -> None:
-    for outcome, count in outcomes.items():
-        metrics.of(metrics.RECORDS, topics.IDENTITIES.name, outcome).inc(count)

@@ -9,8 +9,8 @@ from urllib.parse import quote
 
 import httpx
 
-from streams.config import Config
-from streams.http.tls import TlsError, trusted
+from streams.config import Config, ConfigError
+from streams.http.tls import trusted
 
 from .root import Failure
 
@@ -89,7 +89,7 @@ def _ask(
             "GET" if body is None else "POST", url, content=body, headers=headers, timeout=timeout_s,
             trust_env=trust_env, verify=trusted(config),
         )  # fmt: skip
-    except TlsError as error:
+    except ConfigError as error:
         raise Failure(str(error)) from error
     except httpx.TransportError as error:
         cause = error.__context__

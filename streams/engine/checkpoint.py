@@ -12,7 +12,7 @@ from streams import metrics
 from streams.engine.lane import WritingLane
 from streams.engine.outputs import Outputs, Writer
 from streams.engine.partition import Partition, View
-from streams.engine.records import Batch, Record
+from streams.engine.records import Batch, Record, keys_of
 
 #: So many changes are applied in one go, about 10 ms in which nothing else happens.
 APPLY_AT_ONCE = 250
@@ -25,9 +25,6 @@ CHANGELOG_SOFT_BYTES = 4 << 20
 
 class Applier(Protocol):
     """What is done with the changes of one partition: the agents' side of a checkpoint."""
-
-    def keys_of(self, records: list[Record]) -> list[bytes]:
-        """The keys whose states these records need."""
 
     def apply(self, view: View, record: Record, out: Outputs) -> None:
         """Apply one record to the view, and add what it causes."""
@@ -123,7 +120,7 @@ class TableLane(WritingLane[Checkpoint]):
         at = time.monotonic()
         checkpoint = self.next
         records = records[: min(APPLY_AT_ONCE, checkpoint.most_records - checkpoint.records)]
-        view = View(partition, applier.keys_of(records))
+        view = View(partition, keys_of(records))
         at = self._observe("read", at)
         done = 0
         for record in records:

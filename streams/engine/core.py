@@ -240,24 +240,26 @@ class Engine:
         """The ends of a topic's partitions, asked of the broker now; one that is away is waited for."""
         return await self._answer(lambda: self.reader.ends(self.config.topic(topic), partitions))
 
-    async def everybody_is_known(self, number: int, stopped: Callable[[], bool]) -> bool:
-        """Wait until the identities of a partition hold every registration that is in the log now; False if stopped.
+    async def everybody_is_known(self, numbers: Iterable[int], stopped: Callable[[], bool]) -> bool:
+        """Wait until the identities of partitions hold every registration that is in the log now; False if stopped.
 
         A registration takes two steps: from any partition of `consent.changes` to the topic of identities, and from
-        there to the table. So all changes of this moment must be through the first, and then this partition's end of
-        that topic through the second.
+        there to the table. So all changes of this moment must be through the first, and then these partitions' ends of
+        that topic through the second. False too if one of them is not ours any more.
         """
         ends = await self.ends_of_changes(range(self.config.partitions))
         while ends := await self._not_told(ends):
             await asyncio.sleep(POLL_S)
             if stopped():
                 return False
-        end = (await self.ends(topics.IDENTITIES.name, [number]))[number]
-        while (table := self.tables.identities.get(number)) is not None and table.applied < end:
+        ends = await self.ends(topics.IDENTITIES.name, numbers)
+        while ends.keys() <= self.tables.identities.keys():
+            if all(self.tables.identities[number].applied >= end for number, end in ends.items()):
+                return True
             await asyncio.sleep(POLL_S)
             if stopped():
                 return False
-        return table is not None
+        return False
 
     async def _not_told(self, ends: Mapping[int, int]) -> dict[int, int]:
         told = await self._told_of(ends)

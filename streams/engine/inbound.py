@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any, Protocol
 
 from streams import metrics
@@ -14,9 +13,9 @@ from streams.engine.records import Batch, Record
 #: So many records are handled before others get their turn, and so many batches share a look at who is known.
 CHUNK = 100
 
-#: Waits until everybody is known who was registered when it was called, as far as a partition of the identities is
-#: concerned; False once the given function says to stop.
-Known = Callable[[int, Callable[[], bool]], Awaitable[bool]]
+#: Waits until everybody is known who was registered when it was called, as far as these partitions of the identities
+#: are concerned; False once the given function says to stop.
+Known = Callable[[Iterable[int], Callable[[], bool]], Awaitable[bool]]
 
 
 class Handler(Protocol):
@@ -44,8 +43,7 @@ class InboundLane(Lane):
             # They share one look, which takes as long as a registration's way to the table: people's words come one by
             # one, in batches of hardly a record each.
             numbers = {batch.partition for batch in waiting}
-            known = await asyncio.gather(*(self._known(number, lambda: self.closing) for number in numbers))
-            if not all(known):
+            if not await self._known(numbers, lambda: self.closing):
                 return
             for batch in waiting:
                 if not await self._handle(batch):

@@ -71,7 +71,6 @@ class Writer:
             max_request_size=2 * CHANGELOG_BYTES,
             linger_ms=0,
         )
-
         self._owners: dict[Place, Owner] = {}
 
     def own(self, places: Iterable[Place], owner: Owner) -> None:
@@ -96,15 +95,8 @@ class Writer:
 
     async def append(self, topic: str, partition: int, key: bytes, value: bytes) -> int:
         """Write one record; returns its offset. Raises RefusedError."""
-        return await self.append_all(topic, partition, [(key, value)])
-
-    async def append_all(self, topic: str, partition: int, records: Iterable[tuple[bytes, bytes]]) -> int:
-        """Write records in one batch, in the log whole or not at all; returns the first one's offset.
-
-        Raises RefusedError.
-        """
-        (first,) = await self.append_each(topic, [(partition, list(records))])
-        return first
+        (offset,) = await self.append_each(topic, [(partition, [(key, value)])])
+        return offset
 
     async def append_each(self, topic: str, groups: Iterable[tuple[int, Group]]) -> list[int]:
         """Write groups of records to partitions, each group in the log whole or not at all.

@@ -26,6 +26,11 @@ class Record(NamedTuple):
     headers: Headers
 
 
+def keys_of(records: list[Record]) -> list[bytes]:
+    """The keys of these records, each once."""
+    return list({record.key for record in records if record.key})
+
+
 def was_forwarded(record: Record) -> bool:
     """Whether the record was found in a foreign partition and sent home once before."""
     return any(name == FORWARDED for name, _ in record.headers)

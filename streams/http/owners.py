@@ -108,7 +108,7 @@ class Owners:
     async def know_everybody(self, number: int) -> None:
         """The same for the identity table: whoever was registered before is found after it. Raises BehindError."""
         deadline = time.monotonic() + self._config.max_wait_ms / 1000
-        if not await self._engine.everybody_is_known(number, lambda: time.monotonic() > deadline):
+        if not await self._engine.everybody_is_known([number], lambda: time.monotonic() > deadline):
             raise BehindError
 
     async def pass_on(self, number: int, request: Request) -> Response:

@@ -19,7 +19,7 @@ from streams.agents.notices import Notices
 from streams.agents.writing import Scribe
 from streams.engine.outputs import Outputs
 from streams.engine.partition import Partition, View
-from streams.engine.records import Record
+from streams.engine.records import Record, keys_of
 from streams.engine.requests import Progress
 from streams.links import Links
 from tests.memory import Memory
@@ -58,7 +58,7 @@ class Worker:
             self.checkpoint()
 
     def checkpoint(self) -> None:
-        view = View(self.state, self.changes.keys_of(self.log))
+        view = View(self.state, keys_of(self.log))
         for record in self.log:
             outputs = Outputs()
             self.changes.apply(view, record, outputs)
@@ -273,7 +273,7 @@ def test_no_depth_of_nesting_stops_the_agent_or_breaks_the_state(value: bytes, d
         Record(1, BASE_MS, key, deep, []),
         Record(2, BASE_MS, b"100:c", orjson.dumps(CHANGE | {"event_id": "last"}), []),
     ]
-    view, outputs = View(partition, agent.keys_of(records)), Outputs()
+    view, outputs = View(partition, keys_of(records)), Outputs()
     for record in records:
         agent.apply(view, record, outputs)
     view.applied = 3
@@ -315,7 +315,7 @@ def test_a_dead_letter_has_its_code_and_names_the_field(key: bytes | None, event
         Record(1, BASE_MS, b"100:c", orjson.dumps(CHANGE), []),
         Record(2, BASE_MS, key, orjson.dumps(CHANGE | {"event_id": "f"} | event), []),
     ]
-    view, outputs = View(partition, agent.keys_of(records)), Outputs()
+    view, outputs = View(partition, keys_of(records)), Outputs()
     for record in records:
         agent.apply(view, record, outputs)
     assert len(by_place(outputs)["consent.audit", 0]) == 2

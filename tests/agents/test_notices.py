@@ -14,7 +14,7 @@ from streams.agents.writing import Scribe
 from streams.domain.messages import keyword_of
 from streams.engine.outputs import Outputs
 from streams.engine.partition import Partition, View
-from streams.engine.records import Record
+from streams.engine.records import Record, keys_of
 from streams.links import Link, LinkError, Links
 from tests.memory import Memory
 from tests.model.generate import BASE_MS
@@ -56,7 +56,7 @@ def outputs_of(agent: Changes, *events: Doc, **settings: Any) -> dict[tuple[str,
     document = {"event": "settings.changed", "event_id": "s", "org_id": 100, "settings": DOCUMENT | settings} | TIME
     records = [Record(0, WRITTEN_AT, b"100:", orjson.dumps(document), [])]
     records += [Record(n, WRITTEN_AT, b"100:c", orjson.dumps(event), []) for n, event in enumerate(events, 1)]
-    view, outputs = View(Partition(0, Memory()), agent.keys_of(records)), Outputs()  # type: ignore[arg-type]
+    view, outputs = View(Partition(0, Memory()), keys_of(records)), Outputs()  # type: ignore[arg-type]
     for record in records:
         agent.apply(view, record, outputs)
     return by_place(outputs)
@@ -175,7 +175,7 @@ def test_the_largest_message_that_settings_allow_can_be_written() -> None:
     document = {"event": "settings.changed", "event_id": "s", "org_id": 100, "settings": settings} | TIME
     records = [Record(0, WRITTEN_AT, b"100:", orjson.dumps(document), []), record]
     writer = Changes(Scribe("consent.changes", 0, ""), 1, 200_000, Notices(LINKS, URL))
-    view, outputs = View(Partition(0, Memory()), writer.keys_of(records)), Outputs()  # type: ignore[arg-type]
+    view, outputs = View(Partition(0, Memory()), keys_of(records)), Outputs()  # type: ignore[arg-type]
     for one in records:
         writer.apply(view, one, outputs)
     ((_, value, _),) = by_place(outputs)["consent.notifications", 0]

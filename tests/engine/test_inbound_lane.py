@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from streams.engine.inbound import InboundLane
@@ -39,8 +39,8 @@ class Scene:
         self.lane = InboundLane({0: handler, 1: handler}, handler, known=self._look, **lane)  # type: ignore[arg-type]
         self.lane.start()
 
-    async def _look(self, number: int, stopped: Callable[[], bool]) -> bool:
-        self.looks.append(number)
+    async def _look(self, numbers: Iterable[int], stopped: Callable[[], bool]) -> bool:
+        self.looks += numbers
         await self.seen.wait()
         return self._answer
 

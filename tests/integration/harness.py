@@ -468,3 +468,12 @@ class Worker:
                 self.wait(10)
             except subprocess.TimeoutExpired:
                 self.kill()
+
+
+def refused(worker: Worker) -> str:
+    """The one line with which a worker refuses to start."""
+    assert worker.start().wait() == 1
+    lines = [line for line in worker.errors.splitlines() if line.strip()]
+    assert len(lines) == 1, worker.errors
+    assert lines[0].startswith("Error: ")
+    return lines[0]

@@ -36,10 +36,10 @@ from tests.integration.harness import (
     Loop,
     Worker,
     World,
+    refused,
 )
 from tests.integration.orgs import Org
 from tests.integration.secured import ROLES, SecuredKafka
-from tests.integration.test_lifecycle import refused
 
 pytestmark = pytest.mark.kafka
 

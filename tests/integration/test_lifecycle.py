@@ -27,6 +27,7 @@ from tests.integration.harness import (
     Loop,
     Worker,
     World,
+    refused,
     wait_for,
 )
 from tests.integration.load import Load
@@ -93,15 +94,6 @@ def test_a_stop_while_a_request_waits_leaves_it_to_the_next_start(
 
 
 # --- starts that are refused -------------------------------------------------------------------------
-
-
-def refused(worker: Worker) -> str:
-    """The one line with which a worker refuses to start."""
-    assert worker.start().wait() == 1
-    lines = [line for line in worker.errors.splitlines() if line.strip()]
-    assert len(lines) == 1, worker.errors
-    assert lines[0].startswith("Error: ")
-    return lines[0]
 
 
 @pytest.fixture(scope="module")

@@ -15,11 +15,11 @@ import pytest
 from tests.cli.world import invoke
 from tests.integration.compare import Comparison
 from tests.integration.conftest import MakeWorker, MakeWorld
-from tests.integration.harness import SHORT_SESSION, World
+from tests.integration.harness import SHORT_SESSION, World, refused
 from tests.integration.load import Load
 from tests.integration.orgs import Org
 from tests.integration.secured import Certificates, SecuredKafka, password
-from tests.integration.test_lifecycle import customers_of, refused
+from tests.integration.test_lifecycle import customers_of
 from tests.integration.test_random import agree, steps_of
 
 pytestmark = pytest.mark.kafka
