@@ -13,12 +13,12 @@ import time
 import uuid
 from collections import Counter
 from contextlib import suppress
-from typing import TextIO, get_args
+from typing import Any, TextIO, get_args
 
 from faust.types import TP
 
 from schemas.deadletter import Code
-from streams import admin, logs, metrics, topics
+from streams import admin, logs, loop, metrics, topics
 from streams.app import App, Lanes, make_app, store_of
 from streams.config import Config, ConfigError
 from streams.engine import guard
@@ -53,7 +53,7 @@ def run_worker(config: Config) -> int:
     logs.set_up(config.log_level, config.log_format)
     try:
         held = guard.lock(config.datadir / "state")
-        return asyncio.run(_run(config, held))
+        return loop.run(_run(config, held))
     except (WorkerError, ConfigError, UsersError, guard.GuardError, admin.KafkaFault) as exc:
         logs.last_line(str(exc), config.log_format)
         return 1
@@ -88,10 +88,18 @@ def _count_from_zero(config: Config) -> None:
 
 
 async def _run(config: Config, held: TextIO) -> int:
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    stopping = asyncio.create_task(stop.wait(), name="signal")
     listener = _listen(config)
-    worker = Worker(config, listener, await _check(config))
+    checking = asyncio.create_task(_check(config), name="check")
     try:
-        return await worker.run()
+        await asyncio.wait({checking, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        if not checking.done():
+            log.info("ended before it began")
+            return 0
+        return await Worker(config, listener, checking.result()).run(stopping)
     finally:
         held.close()
 
@@ -145,11 +153,8 @@ class Worker:
         self._http = Service(config, self._engine, answers, self._owner_of)
         self._said_ready = False
 
-    async def run(self) -> int:
-        """Work until a signal or a failure; returns the exit code."""
-        stop = asyncio.Event()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    async def run(self, stopping: asyncio.Task[Any]) -> int:
+        """Work until `stopping` is done or something fails; returns the exit code."""
         _tune_memory()
         _count_from_zero(self._config)
         self._http.start(self._listener, self._unready)
@@ -159,7 +164,6 @@ class Worker:
         watching = asyncio.create_task(self._watch(), name="watch")
         looking = asyncio.create_task(self._look_at_topics(), name="topics")
         crashed = asyncio.create_task(self._app._crashed.wait(), name="crashed")
-        stopping = asyncio.create_task(stop.wait(), name="signal")
         fatal = {crashed, stopping, self._engine.failed, watching, looking}
         ends = {*fatal, starting}
         while not any(one.done() for one in fatal):
