@@ -1,4 +1,4 @@
-"""`topics create`, `topics check` and `topics acls`."""
+"""`topics create`, `topics check` and `topics acls`; `topics repartition` is in a package of its own."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from streams.config import Config
 from streams.topics import ALL
 
 from .options import KAFKA, TOPICS, json_option, with_config
+from .repartition import command as repartition
 from .run import note, progress, reachable, run
 
 
@@ -33,9 +34,9 @@ class OfRole(click.ParamType):
         return role, text
 
 
-@click.group("topics", short_help="Create or check the topics; list who needs which right.")
+@click.group("topics", short_help="Create, check or repartition the topics; list who needs which right.")
 def command() -> None:
-    """Create the topics, or compare what is there with what is needed, or list who needs which right in Kafka.
+    """Create the topics, compare them with what is needed, change their number of partitions, list rights in Kafka.
 
     \b
     Example:
@@ -131,3 +132,6 @@ def list_acls(
             click.echo(f"# {role}: {what}")
         for acl in own:
             click.echo(shlex.join([*tool, *acl.arguments()]))
+
+
+command.add_command(repartition)
