@@ -313,7 +313,7 @@ def problems(
     config: Config, there: Mapping[str, TopicState], configs: Mapping[str, Mapping[str, str]]
 ) -> Iterator[Problem]:
     """What is not as `streams/topics.py` has it, of topics as `describe` and `configs_of` found them."""
-    inputs = [spec for spec in (topics.CHANGES, topics.INBOUND, topics.REQUESTS) if spec.name in there]
+    inputs = [spec for spec in topics.INPUTS if spec.name in there]
     largest = max((_number(configs[there[spec.name].name], "max.message.bytes") for spec in inputs), default=0)
     for spec in topics.ALL:
         state = there.get(spec.name)
@@ -338,9 +338,12 @@ def _config_problems(spec: TopicSpec, name: str, actual: Mapping[str, str], larg
         yield Problem(text, fatal=spec is topics.CHANGES)
     if not spec.changelog:
         yield from _retention_problems(spec, name, actual)
-    if spec not in (topics.CHANGES, topics.INBOUND, topics.REQUESTS):
+    size = _number(actual, "max.message.bytes")
+    if spec in topics.INPUTS:
+        if size == topics.CLOSED_BYTES:
+            yield Problem(f"{name}: is closed by `topics repartition`: it takes nothing", fatal=False)
+    else:
         needed = largest_input * (CHANGELOG_FACTOR if spec.changelog else OUTPUT_FACTOR)
-        size = _number(actual, "max.message.bytes")
         if size < needed:
             text = f"{name}: max.message.bytes is {size}, must be at least {needed}, or records are refused"
             yield Problem(text, fatal=False)

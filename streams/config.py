@@ -95,6 +95,11 @@ class Config:
         return self.group + "-"
 
     @property
+    def copier(self) -> str:
+        """Who copies into these topics: the group that holds how far the copy is, and its transactional id."""
+        return f"{self.topic_prefix}consent-repartition"
+
+    @property
     def kafka_has_tls(self) -> bool:
         """Whether connections to Kafka are encrypted."""
         return self.kafka_security_protocol.endswith("SSL")

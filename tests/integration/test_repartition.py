@@ -11,12 +11,16 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import product
+from typing import Any
 
 import httpx
 import pytest
+from aiokafka import AIOKafkaProducer
+from aiokafka.errors import MessageSizeTooLargeError
 
 from streams import admin, topics
 from streams.broker import ChosenBroker
+from streams.cli.repartition.closing import close_inputs, closed_inputs, open_inputs, own_settings
 from streams.domain.keys import is_settings_key
 from tests.cli.world import invoke
 from tests.integration.compare import Comparison
@@ -27,6 +31,7 @@ from tests.integration.harness import (
     CHECKOUT,
     DEADLETTER,
     NOTIFICATIONS,
+    REQUESTS,
     Doc,
     Loop,
     Record,
@@ -42,6 +47,7 @@ from tests.model.wire import time_text
 
 pytestmark = pytest.mark.kafka
 
+INBOUND = topics.INBOUND.name
 OLD, NEW = 3, 5
 MakeCopy = Callable[[], World]
 
@@ -80,13 +86,24 @@ def repartition(old: World, new: World, *more: str, code: int = 0) -> Doc:
     return told
 
 
+def invoke_and_kill(old: World, new: World, step: str) -> subprocess.CompletedProcess[bytes]:
+    """The switch in a process of its own, which is killed at a step of it."""
+    return subprocess.run(
+        [sys.executable, "-m", "tests.integration.dying", step, *arguments(new), "--switch"],
+        env=_environment(old), cwd=CHECKOUT, stdin=subprocess.DEVNULL, capture_output=True, timeout=60, check=False,
+    )  # fmt: skip
+
+
+def _environment(old: World) -> dict[str, str]:
+    return {name: value for name, value in os.environ.items() if not name.startswith("CONSENT_")} | old.env
+
+
 @contextmanager
 def following(old: World, new: World) -> Iterator[subprocess.Popen[bytes]]:
     """The command as a process of its own that goes on until it is ended."""
-    env = {name: value for name, value in os.environ.items() if not name.startswith("CONSENT_")} | old.env
     process = subprocess.Popen(
         [sys.executable, "-m", "streams", *arguments(new), "--follow"],
-        env=env, cwd=CHECKOUT, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        env=_environment(old), cwd=CHECKOUT, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
     )  # fmt: skip
     try:
         yield process
@@ -131,6 +148,12 @@ def answers(worker: Worker, keys: list[bytes], places: list[Doc]) -> list[Doc]:
     return found
 
 
+def ask(worker: Worker, org: Org, **fields: Any) -> httpx.Response:
+    """A worker's answer to a question over HTTP."""
+    return httpx.post(f"{worker.url}/v1/eligibility", content=dump(org.request(**fields)), timeout=20)
+
+
+@pytest.mark.long
 def test_a_random_scenario_comes_to_the_same_states_and_decisions_although_the_copy_is_killed(
     make_world: MakeWorld, make_copy: MakeCopy, make_worker: MakeWorker
 ) -> None:
@@ -151,6 +174,7 @@ def test_a_random_scenario_comes_to_the_same_states_and_decisions_although_the_c
         old.settle()
         told = repartition(old, new, "--switch")
         ends = new.ends(CHANGES)
+        # Small enough for a closed topic to take it.
         old.send(CHANGES, b"1:late", b"{}")
         assert b"took over" in second.communicate(timeout=60)[1], "only one may copy"
         assert (second.returncode, new.ends(CHANGES)) == (1, ends)
@@ -162,6 +186,7 @@ def test_a_random_scenario_comes_to_the_same_states_and_decisions_although_the_c
     assert len(new.read(DEADLETTER)) > 0
     keys = sorted(key for key in states(old) if not is_settings_key(key))
     places = [{"channel": channel, "priority": "BULK"} | WEB for channel in ("EMAIL", "MOBILE")]
+    old.loop.run(open_inputs(old.config))
     assert answers(after, keys, places) == answers(before, keys, places)
     # The messages were sent by the old installation.
     assert new.read(NOTIFICATIONS) == []
@@ -173,8 +198,10 @@ def test_a_random_scenario_comes_to_the_same_states_and_decisions_although_the_c
 def test_each_customer_is_weighed_under_the_settings_of_its_time(
     make_world: MakeWorld, make_copy: MakeCopy, make_worker: MakeWorker
 ) -> None:
-    old, new = make_world(OLD), make_copy()
-    make_worker(old).start().ready()
+    # Without changes topics are not in use, though they are there and have a worker.
+    old, new = make_world(OLD), make_world(NEW)
+    before, after = make_worker(old).start(), make_worker(new).start()
+    before.ready()
     early = Org(old)
     names = [f"c{number}" for number in range(12)]
     org = Org(old, opt_in_types=all_types("DOUBLE"), require_registration=True)
@@ -211,7 +238,6 @@ def test_each_customer_is_weighed_under_the_settings_of_its_time(
     told = repartition(old, new)
     assert told["left_out"] == {"misrouted": 1, "unsendable": 0}
     assert repartition(old, new)["copied"] == 0, "once is enough"
-    make_worker(new).start().ready()
     told = repartition(old, new, "--switch")
     assert told["differences"] == []
     # A customer of an early org came with too large a record only, so has no state.
@@ -225,34 +251,124 @@ def test_each_customer_is_weighed_under_the_settings_of_its_time(
     assert codes == ["missing_key", "occurred_in_future", "too_large", "unknown_account"]
     assert new.read(NOTIFICATIONS) == []
     assert new.loop.run(admin.check_topics(new.config)) == [], "the broker sets the times again"
-    again = repartition(old, new, code=1)
-    assert "is in use" in again["error"]
+    for topic in (CHANGES, REQUESTS, INBOUND):
+        with pytest.raises(MessageSizeTooLargeError):
+            old.send(topic, org.key(), dump(org.request()))
+    assert (ask(before, org).status_code, ask(after, org).status_code) == (503, 200)
+    assert "the switch is done" in repartition(old, new, code=1)["error"]
+    third = make_copy()
+    assert "switch to another prefix" in repartition(old, third, code=1)["error"], "it stays closed"
 
 
 def test_a_difference_is_named_and_nothing_is_switched(
     make_world: MakeWorld, make_copy: MakeCopy, make_worker: MakeWorker
 ) -> None:
-    old, new = make_world(OLD), make_copy()
-    make_worker(old).start().ready()
+    old, new = make_world(OLD), make_world(NEW)
+    before, after = make_worker(old).start(), make_worker(new).start()
+    before.ready()
     org = Org(old)
     org.opt_in(customer_id="same")
     org.opt_in(customer_id="other")
     old.settle()
     repartition(old, new)
-    make_worker(new).start().ready()
-    # Somebody asked the new installation too early.
+    assert ask(after.ready(), org).status_code == 503, "it does not know all yet, so nobody may ask it"
+    # Somebody writes to the new installation too early.
     new.send(CHANGES, org.key("other"), dump(org.opt_in_event(5, customer_id="other", type="OPTOUT")))
     told = repartition(old, new, "--switch", code=1)
     key = org.key("other").decode()
     assert told["differences"] == [{"kind": "customer", "key": key, "difference": "different"}]
-    (problem,) = new.loop.run(admin.check_topics(new.config))
-    assert "message.timestamp.type is CreateTime" in problem
+    problems = " ".join(new.loop.run(admin.check_topics(new.config)))
+    assert f"{REQUESTS}: is closed" in problems
+    assert "message.timestamp.type is CreateTime" in problems
+    org.opt_out(9, customer_id="same")
+    assert org.verdict(customer_id="same") == (False, "opted_out"), "the old installation goes on"
+    assert ask(before, org, customer_id="same").json()["reason"] == "opted_out"
+    assert ask(after, org).status_code == 503
+
+
+#: Where the command is killed: each time a step further on.
+STEPS = [
+    "repartition.making:alter:1",
+    "repartition.making:close_inputs:1",
+    "repartition.making:alter:2",
+    "repartition.copying:AIOKafkaProducer.send_offsets_to_transaction:1",
+    "repartition.copying:AIOKafkaProducer.send_offsets_to_transaction:2",
+    "repartition.copying:AIOKafkaProducer.commit_transaction:1",
+    "repartition.running:close_inputs:1",
+    "repartition.running:compare:1",
+    "repartition.running:finish:1",
+    "repartition.switching:connected:1",
+    "repartition.closing:alter:4",
+    "repartition.switching:alter:1",
+]
+
+
+@pytest.mark.long
+def test_killed_at_any_step_it_goes_on_there(
+    make_world: MakeWorld, make_copy: MakeCopy, make_worker: MakeWorker
+) -> None:
+    old, new = make_world(OLD), make_copy()
+    before = make_worker(old).start().ready()
+    org = Org(old, messages=[{"kind": "confirm_opt_in", "texts": {"en": "Welcome"}}])
+    names = [f"c{number}" for number in range(20)]
+    after: Worker | None = None
+    for at, step in enumerate(STEPS):
+        if not old.loop.run(closed_inputs(old.config)):
+            for name in names:
+                org.opt_in(at, customer_id=name, type="OPTIN" if at % 2 else "OPTOUT")
+        killed = invoke_and_kill(old, new, step)
+        assert killed.returncode == -signal.SIGKILL, (step, killed.stdout, killed.stderr)
+        if after is None and _exists(new):
+            after = make_worker(new).start().ready()
+        if step == "repartition.running:compare:1":
+            assert ask(before, org).status_code == 503, "it was killed with the old installation closed"
+    repartition(old, new)
+    assert ask(before, org).status_code == 200, "whoever copies on has opened it again"
+    assert new.loop.run(closed_inputs(new.config)) != []
+    told = repartition(old, new, "--switch")
+    assert told["differences"] == []
+    assert histories(new.read(CHANGES)) == histories(old.read(CHANGES))
+    assert new.loop.run(admin.check_topics(new.config)) == []
+    assert new.read(NOTIFICATIONS) == []
+    assert after is not None
+    assert ask(after, org, customer_id="c1").json()["reason"] == "opted_in"
+
+
+def test_closed_inputs_take_no_event_and_no_request_but_the_end_of_a_transaction(make_world: MakeWorld) -> None:
+    world = make_world(1)
+    request = {"request_id": "1", "org_id": 1, "customer_id": "1", "channel": "IOS", "priority": "BULK"}
+    with world.open_transaction([(CHANGES, b"1:1", b"{}")]) as end:
+        world.loop.run(close_inputs(world.config))
+        end(True)
+    assert [record.value for record in world.read(CHANGES)] == [b"{}"]
+    for packed in (None, "gzip"):
+        with pytest.raises(MessageSizeTooLargeError):
+            world.loop.run(_send_packed(world, dump(request), packed))
+    world.loop.run(open_inputs(world.config))
+    world.loop.run(_send_packed(world, dump(request), "gzip"))
+    assert world.loop.run(admin.check_topics(world.config)) == []
+
+
+async def _send_packed(world: World, value: bytes, packed: str | None) -> None:
+    server = world.config.bootstrap_servers
+    async with AIOKafkaProducer(bootstrap_servers=server, compression_type=packed) as producer:
+        await producer.send_and_wait(world.config.topic(REQUESTS), value, b"1:1", 0)
+
+
+def test_new_topics_have_what_was_set_for_the_old_ones(make_world: MakeWorld, make_copy: MakeCopy) -> None:
+    old, new = make_world(OLD), make_copy()
+    old.configure(topics.AUDIT.name, **topics.AUDIT.config | {"min.insync.replicas": "1"})
+    repartition(old, new)
+    before, after = (world.loop.run(own_settings(world.config)) for world in (old, new))
+    differ = {name for name in before if before[name] != after[name]}
+    assert after[topics.AUDIT.name]["min.insync.replicas"] == "1"
+    assert differ == {CHANGES, REQUESTS, INBOUND}, "those of a copy under way"
 
 
 def test_topics_that_are_in_use_take_no_copy(make_world: MakeWorld) -> None:
     old, used = make_world(OLD), make_world(NEW)
     Org(used)
-    assert "is in use: choose another --to-prefix" in repartition(old, used, code=1)["error"]
+    assert "is in use, choose another --to-prefix" in repartition(old, used, code=1)["error"]
     used.configure(CHANGES, **topics.CHANGES.config | {"message.timestamp.type": "CreateTime"})
     assert "not of this copy" in repartition(old, used, code=1)["error"]
 

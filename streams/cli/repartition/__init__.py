@@ -10,7 +10,7 @@ import orjson
 
 from streams.config import Config
 
-from ..options import KAFKA, TOPICS, json_option, with_config
+from ..options import KAFKA, json_option, with_config
 from ..root import INTERRUPTED, Failure
 from ..run import note, progress, reachable, run
 
@@ -19,17 +19,18 @@ SHOWN = 20
 START = """\
 next:
   1. start the workers of the copy: CONSENT_TOPIC_PREFIX={prefix} CONSENT_PARTITIONS={partitions}, data folders and
-     HTTP ports of their own, the same CONSENT_LINK_SECRET. The old ones go on. Ask the new ones nothing yet.
+     HTTP ports of their own, the same CONSENT_LINK_SECRET. The old ones go on. Send nobody to the new ones yet.
   2. run this command again whenever you like, or with --follow, to copy what came since.
   3. stop all producers, gateways and the campaign engine, and run it with --switch."""
 
 DONE = """\
 switched: {customers} customers, {orgs} orgs and {identifiers} identifiers are the same in both
 next:
-  1. point producers, gateways, the campaign engine, the readers of all topics and all commands to
+  1. stop the old workers. The old topics take nothing any more.
+  2. point producers, gateways, the campaign engine, the readers of all topics and all commands to
      CONSENT_TOPIC_PREFIX={prefix} CONSENT_PARTITIONS={partitions}, and HTTP clients and links to its workers.
-  2. start them. Positions of the old topics (`min_position`, `as_of`) mean nothing in the new ones.
-  3. stop the old workers. Keep the old topics as long as somebody reads their decisions, messages and audit."""
+  3. start them. Positions of the old topics (`min_position`, `as_of`) mean nothing in the new ones.
+  4. keep the old topics as long as somebody reads their decisions, messages and audit."""
 
 
 @click.command("repartition", short_help="Change the number of partitions: copy, compare, switch.")
@@ -40,7 +41,7 @@ next:
 )
 @click.option("--follow", is_flag=True, show_envvar=True, help="go on with what is still to come, until Ctrl-C")
 @click.option("--switch", is_flag=True, show_envvar=True, help="producers are stopped: wait, compare, and switch")
-@with_config(*KAFKA, *TOPICS, "max_record_bytes")
+@with_config(*KAFKA, "partitions", "max_record_bytes")
 @json_option
 @click.pass_context
 def command(
@@ -55,8 +56,8 @@ def command(
     """Copy `consent.changes` into new topics with another number of partitions, compare the states, and switch.
 
     The old installation goes on until the switch. Each run copies what came since the last one, each record once, also
-    after a kill. With --switch it waits until the workers of both are through, compares what they hold customer by
-    customer, and changes nothing if there is a difference (exit code 1).
+    after a kill. With --switch it waits until the workers of both are through, closes the old inputs, and compares
+    what they hold customer by customer; if there is a difference it opens them again (exit code 1).
 
     \b
     Example:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import orjson
 
@@ -14,7 +15,8 @@ from streams.config import Config
 from streams.domain.identities import MOST_AWAITED
 from streams.domain.keys import is_settings_key
 from streams.engine.partition import META_KEY
-from streams.engine.tail import LogReader
+
+from .reading import records_of
 
 _DIGEST_BYTES = 16
 
@@ -48,36 +50,28 @@ def _what(key: bytes, ours: Mapping[bytes, object], theirs: Mapping[bytes, objec
 async def states_of(config: Config) -> States:
     """What the workers of an installation hold, by its changelogs."""
     customers: dict[bytes, bytes] = {}
-    settings: dict[bytes, set[bytes]] = defaultdict(set)
-    identifiers: dict[bytes, bytes] = {}
-    reader = LogReader(config)
-    await reader.start()
-    try:
-        for number in range(config.partitions):
-            own: dict[bytes, bytes] = {}
-            await _fold(reader, config.topic(topics.CHANGELOG.name), number, customers, own)
-            for key, digest in own.items():
-                settings[key].add(digest)
-            await _fold(reader, config.topic(topics.IDENTITIES_CHANGELOG.name), number, identifiers, {})
-    finally:
-        await reader.stop()
-    return States(customers, dict(settings), identifiers)
-
-
-async def _fold(
-    reader: LogReader, topic: str, number: int, into: dict[bytes, bytes], settings: dict[bytes, bytes]
-) -> None:
-    first, end = await reader.beginning(topic, number), await reader.end(topic, number)
-    digest_of = _digest_of_holders if topic.endswith(topics.IDENTITIES_CHANGELOG.name) else _digest
-    async for records in reader.scan(topic, number, first, end):
+    settings: list[dict[bytes, bytes]] = [{} for _ in range(config.partitions)]
+    async for number, records in records_of(config, topics.CHANGELOG):
         for record in records:
-            if record.key == META_KEY:
-                continue
-            place = settings if is_settings_key(record.key) else into
-            if record.value is None:
-                place.pop(record.key, None)
-            else:
-                place[record.key] = digest_of(record.value)
+            if record.key != META_KEY:
+                _put(settings[number] if is_settings_key(record.key) else customers, record, _digest)
+    identifiers: dict[bytes, bytes] = {}
+    async for _, records in records_of(config, topics.IDENTITIES_CHANGELOG):
+        for record in records:
+            if record.key != META_KEY:
+                _put(identifiers, record, _digest_of_holders)
+    by_org: dict[bytes, set[bytes]] = defaultdict(set)
+    for own in settings:
+        for key, digest in own.items():
+            by_org[key].add(digest)
+    return States(customers, dict(by_org), identifiers)
+
+
+def _put(digests: dict[bytes, bytes], record: Any, digest_of: Callable[[bytes], bytes]) -> None:
+    if record.value is None:
+        digests.pop(record.key, None)
+    else:
+        digests[record.key] = digest_of(record.value)
 
 
 def _digest(value: bytes) -> bytes:

@@ -15,13 +15,14 @@ from streams.admin import opening, plain_faults
 from streams.client import LINGER_MS, STOP_S
 from streams.config import Config
 from streams.engine.records import Record
-from streams.engine.tail import LogReader
 from streams.kafka import connection
 from streams.topics import INPUT_BYTES
 
 from ..root import Failure
+from .making import make_topics
 from .merging import Merged
 from .placing import Placing
+from .reading import reading
 
 #: So many records are copied in one transaction.
 TRANSACTION_RECORDS = 5_000
@@ -68,9 +69,7 @@ class Copying:
     async def prepare(self) -> None:
         """Go on where the last run stopped. Raises Failure if the new topic has what is not of this copy."""
         found = {tp: await self._consumer.committed(tp) for tp in self._tps}
-        reader = LogReader(self._new)
-        await reader.start()
-        try:
+        async with reading(self._new) as reader:
             ends = await reader.ends(self._topic, range(self._new.partitions))
             if None in found.values():
                 if any(ends.values()):
@@ -81,8 +80,6 @@ class Copying:
                 async for records in reader.scan(self._topic, 0, 0, ends[0], committed=True):
                     for r in records:
                         self._placing.know(Record(r.offset, r.timestamp, r.key, r.value, r.headers))
-        finally:
-            await reader.stop()
         self._consumer.assign(self._tps)
         for tp, offset in self._committed.items():
             self._consumer.seek(tp, offset)
@@ -128,13 +125,17 @@ class Copying:
     async def _commit(self, positions: Mapping[TopicPartition, int]) -> None:
         await self._begin()
         await asyncio.gather(*self._sent)
-        await self._producer.send_offsets_to_transaction(dict(positions), group_of(self._new))
+        await self._producer.send_offsets_to_transaction(dict(positions), self._new.copier)
         await self._producer.commit_transaction()
         self._open = False
         self.copied += len(self._sent)
         self._sent.clear()
         self._committed = dict(positions)
         self._tell(f"{self.copied} records copied")
+
+    async def confirm(self) -> None:
+        """Raises KafkaFault if another run has taken this one's place."""
+        await self._commit(self._committed)
 
     async def close(self) -> None:
         """Give up what is not committed."""
@@ -147,19 +148,22 @@ class Copying:
 
 @asynccontextmanager
 async def copying(old: Config, new: Config, tell: Callable[[str], None]) -> AsyncIterator[Copying]:
-    """A copy of the old topic into the new one, ready to `catch_up`. It ends any other that is under way."""
+    """A copy of the old topic into the new one, which is made first, ready to `catch_up`.
+
+    It takes the place of any other that is under way, which ends with its next transaction.
+    """
     producer = AIOKafkaProducer(
         **connection(new),
         acks="all",
         enable_idempotence=True,
         linger_ms=LINGER_MS,
         max_request_size=INPUT_BYTES,
-        transactional_id=group_of(new),
+        transactional_id=new.copier,
         transaction_timeout_ms=TRANSACTION_MS,
     )
     consumer = AIOKafkaConsumer(
         **connection(old),
-        group_id=group_of(new),
+        group_id=new.copier,
         enable_auto_commit=False,
         # A record that is gone must not be skipped in silence.
         auto_offset_reset="none",
@@ -172,6 +176,7 @@ async def copying(old: Config, new: Config, tell: Callable[[str], None]) -> Asyn
         found = Copying(old, new, producer, consumer, tell)
         try:
             with plain_faults(new):
+                await make_topics(old, new)
                 await found.prepare()
                 yield found
         finally:
@@ -181,8 +186,3 @@ async def copying(old: Config, new: Config, tell: Callable[[str], None]) -> Asyn
             with suppress(TimeoutError):
                 async with asyncio.timeout(STOP_S):
                     await client.stop()
-
-
-def group_of(new: Config) -> str:
-    """The consumer group that holds how far the copy is, and the transactional id that only one copy can have."""
-    return f"{new.topic_prefix}consent-repartition"

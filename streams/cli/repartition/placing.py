@@ -12,7 +12,7 @@ from streams.agents.reading import size_of
 from streams.domain.keys import is_settings_key, partition_of
 from streams.engine.outputs import Outputs
 from streams.engine.partition import Partition, View
-from streams.engine.records import FORWARDED, Record
+from streams.engine.records import FORWARDED, Record, keys_of
 
 from ..root import Failure
 
@@ -107,7 +107,7 @@ class _InForce:
 
     def after(self, record: Record) -> View | None:
         """What is in force once this record is applied; None if it changes nothing."""
-        view = View(self._partition, self._changes.keys_of([record]))
+        view = View(self._partition, keys_of([record]))
         self._changes.apply(view, record, Outputs())
         return view if view.orgs else None
 

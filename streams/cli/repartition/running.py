@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from contextlib import AsyncExitStack
 from typing import Any
 
 from streams.config import Config
 
+from .closing import close_inputs, open_inputs
 from .copying import Copying, copying
-from .switching import compare, drain, finish, is_complete, make_topics
+from .switching import Tell, compare, drain, finish, is_drained
 
 FOLLOW_S = 0.2
-
-Tell = Callable[[str], None]
 
 
 async def copy(old: Config, new: Config, tell: Tell) -> dict[str, Any]:
     """Copy what the old topic has now."""
-    await make_topics(old, new)
     async with copying(old, new, tell) as work:
         await work.catch_up()
         return _counts(work)
@@ -26,7 +24,6 @@ async def copy(old: Config, new: Config, tell: Tell) -> dict[str, Any]:
 
 async def copy_on(old: Config, new: Config, tell: Tell) -> dict[str, Any]:
     """Copy what comes, until it is cancelled."""
-    await make_topics(old, new)
     async with copying(old, new, tell) as work:
         while True:
             await work.catch_up()
@@ -34,21 +31,34 @@ async def copy_on(old: Config, new: Config, tell: Tell) -> dict[str, Any]:
 
 
 async def copy_and_switch(old: Config, new: Config, tell: Tell) -> dict[str, Any]:
-    """Copy the rest, compare, and make the copy the installation if it is the same."""
-    await make_topics(old, new)
+    """Copy the rest, close the old installation, compare, and make the copy the installation if it is the same.
+
+    From the comparison on nothing is let into the old one. It is opened again unless the copy takes its place.
+    """
     async with copying(old, new, tell) as work:
         while True:
             await drain(work, old, new, tell)
-            tell("comparing the states")
-            states, differences = await compare(old, new)
-            if await is_complete(work, old):
-                break
-        if not differences:
-            await finish(new)
-        compared = {
-            "customers": len(states.customers), "orgs": len(states.settings), "identifiers": len(states.identifiers)
-        }  # fmt: skip
-        return _counts(work) | {"compared": compared, "differences": differences}
+            async with AsyncExitStack() as reopen:
+                reopen.push_async_callback(open_inputs, old)
+                await close_inputs(old)
+                tell("comparing the states")
+                # Before: what came last must not be compared half applied. After: what was under way at the closing.
+                if not await is_drained(work, old, new, tell):
+                    continue
+                states, differences = await compare(old, new)
+                if not await is_drained(work, old, new, tell):
+                    continue
+                if not differences:
+                    await work.confirm()
+                    # No way back: cut short from here on, it is the next run that finishes.
+                    reopen.pop_all()
+                    await finish(new)
+                compared = {
+                    "customers": len(states.customers),
+                    "orgs": len(states.settings),
+                    "identifiers": len(states.identifiers),
+                }
+                return _counts(work) | {"compared": compared, "differences": differences}
 
 
 def _counts(work: Copying) -> dict[str, Any]:
