@@ -66,7 +66,7 @@ class Config:
     session_timeout_ms: int = _option(
         10_000, "silence after which a worker's partitions move", low=1_000, high=3_600_000
     )
-    heartbeat_ms: int = _option(3_000, "interval of a worker's signs of life", low=100, high=600_000)
+    heartbeat_ms: int = _option(1_000, "interval of a worker's signs of life", low=100, high=600_000)
     instance_id: str = _option("", "static group membership: a name that survives restarts, unique per worker")
     max_wait_ms: int = _option(
         5_000, "how long a request waits for the state, unless it says itself", low=0, high=60_000
