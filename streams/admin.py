@@ -21,6 +21,7 @@ from aiokafka.errors import (
     KafkaConnectionError,
     KafkaError,
     KafkaTimeoutError,
+    MessageSizeTooLargeError,
     ProducerFenced,
     TopicAlreadyExistsError,
     TopicAuthorizationFailedError,
@@ -112,6 +113,9 @@ def plain_faults(config: Config) -> Iterator[None]:
         raise KafkaFault(f"the Kafka at {config.bootstrap_servers} is too old: 2.8 or newer is needed") from error
     except ProducerFenced as error:
         raise KafkaFault("another command of the same kind took over; try again when it is done") from error
+    except MessageSizeTooLargeError as error:
+        text = "Kafka takes no record of this size there; is the topic closed? `consent-streams topics check` says it"
+        raise KafkaFault(text) from error
     except DENIED as error:
         raise _denied(config, " ".join(str(error).split())) from error
     except KafkaError as error:

@@ -20,6 +20,7 @@ from aiokafka.errors import MessageSizeTooLargeError
 
 from streams import admin, topics
 from streams.broker import ChosenBroker
+from streams.cli import sample
 from streams.cli.repartition.closing import close_inputs, closed_inputs, open_inputs, own_settings
 from streams.domain.keys import is_settings_key
 from tests.cli.world import invoke
@@ -344,6 +345,9 @@ def test_closed_inputs_take_no_event_and_no_request_but_the_end_of_a_transaction
     for packed in (None, "gzip"):
         with pytest.raises(MessageSizeTooLargeError):
             world.loop.run(_send_packed(world, dump(request), packed))
+    told = invoke("publish", text=dump(sample.events()[0]), env=world.env)
+    assert "topics check" in told.stderr
+    assert f"{CHANGES}: is closed" in invoke("topics", "check", env=world.env).stderr
     world.loop.run(open_inputs(world.config))
     world.loop.run(_send_packed(world, dump(request), "gzip"))
     assert world.loop.run(admin.check_topics(world.config)) == []

@@ -106,6 +106,7 @@ def test_a_killed_workers_partitions_are_answered_for_in_time(
     second.kill()
 
 
+@pytest.mark.long
 def test_a_rolling_restart_of_static_members_moves_no_partition(
     make_world: MakeWorld, make_worker: MakeWorker
 ) -> None:
@@ -125,10 +126,15 @@ def test_a_rolling_restart_of_static_members_moves_no_partition(
         assert worker.stop() == 0
         worker.start()
         waiting = org.send_request(org.request(customer_id=customers[min(its)]))
-        while not worker._said_ready():
+
+        def is_back(worker: Worker = worker, other: Worker = other, others: set[int] = others) -> bool:
+            """And until then, nothing changes for the other one."""
             assert worker.running, worker.errors
             assert owned(other) == others
             assert org.ask(customer_id=customers[min(others)])["reason"] == "not_set_allowed"
+            return worker._said_ready() is not None
+
+        wait_for("the restarted worker", is_back)
         assert org.decision(waiting)["reason"] == "not_set_allowed"
         assert (owned(worker), owned(other)) == (its, others)
 
