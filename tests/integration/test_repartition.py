@@ -22,7 +22,9 @@ from streams import admin, topics
 from streams.broker import ChosenBroker
 from streams.cli import sample
 from streams.cli.repartition.closing import close_inputs, closed_inputs, open_inputs, own_settings
+from streams.cli.repartition.copying import copying
 from streams.domain.keys import is_settings_key
+from streams.topics import TopicSpec
 from tests.cli.world import invoke
 from tests.integration.compare import Comparison
 from tests.integration.conftest import MakeWorker, MakeWorld
@@ -357,6 +359,38 @@ async def _send_packed(world: World, value: bytes, packed: str | None) -> None:
     server = world.config.bootstrap_servers
     async with AIOKafkaProducer(bootstrap_servers=server, compression_type=packed) as producer:
         await producer.send_and_wait(world.config.topic(REQUESTS), value, b"1:1", 0)
+
+
+def test_a_switch_that_fails_while_it_compares_opens_the_old_installation_again(
+    make_world: MakeWorld, make_copy: MakeCopy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old, new = make_world(OLD), make_copy()
+    Org(old)
+    shut: list[TopicSpec] = []
+
+    async def drained(*_: object) -> bool:
+        return True
+
+    async def fail(*_: object) -> None:
+        shut.extend(await closed_inputs(old.config))
+        raise admin.KafkaFault("the broker went away")
+
+    for name, double in (("drain", drained), ("is_drained", drained), ("compare", fail)):
+        monkeypatch.setattr(f"streams.cli.repartition.running.{name}", double)
+    assert "the broker went away" in repartition(old, new, "--switch", code=1)["error"]
+    assert shut == list(topics.INPUTS)
+    assert old.loop.run(closed_inputs(old.config)) == []
+
+
+def test_a_copy_whose_place_another_took_does_not_switch(make_world: MakeWorld, make_copy: MakeCopy) -> None:
+    old, new = make_world(OLD), make_copy()
+
+    async def overtaken() -> None:
+        async with copying(old.config, new.config, print) as first, copying(old.config, new.config, print):
+            await first.confirm()
+
+    with pytest.raises(admin.KafkaFault, match="took over"):
+        old.loop.run(overtaken())
 
 
 def test_new_topics_have_what_was_set_for_the_old_ones(make_world: MakeWorld, make_copy: MakeCopy) -> None:
