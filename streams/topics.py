@@ -55,6 +55,7 @@ IDENTITIES = TopicSpec(f"{APP_ID}-identities", "{org_id}:{kind}:{identifier}", _
 CUSTOMERS_TABLE, IDENTITIES_TABLE = "customers", "identities"
 CHANGELOG = _changelog(CUSTOMERS_TABLE)
 IDENTITIES_CHANGELOG = _changelog(IDENTITIES_TABLE)
+CHANGELOGS = {CUSTOMERS_TABLE: CHANGELOG, IDENTITIES_TABLE: IDENTITIES_CHANGELOG}
 
 #: What a worker reads in batches, each by a lane of its own.
 SOURCES = (CHANGES, REQUESTS, IDENTITIES, INBOUND)

@@ -238,6 +238,7 @@ class Consumer(driver.Consumer):
             for tp in filter(self._is_changelog_tp, fetched.after):
                 restored = self.engine.restored(tp)
                 if fetched.before.get(tp, restored + 1) > restored:
+                    await self.engine.check_beginning(tp)
                     astray[tp] = restored
         if astray and self.flow_active:
             self.log.warning("reading on from %r", astray)
