@@ -49,6 +49,8 @@ def poison(round_: Round) -> None:
     for _ in range(60):
         maker.bad_change()
         maker.bad_request()
+    for _ in range(3):
+        maker.too_large(round_.world.config.max_record_bytes)
     for n in range(len(maker.steps)):
         maker.steps[n] = _own_id(maker.steps[n], f"poison-{round_.rng.random()}")
     round_.load(steps=maker.steps, pause_s=0.0).join()
