@@ -295,6 +295,13 @@ async def configs_of(config: Config, states: Iterable[TopicState]) -> dict[str, 
     return found
 
 
+async def deletions_kept_s(config: Config, cluster: Cluster) -> dict[str, float]:
+    """For how many seconds each table's changelog remembers at least that a key was deleted."""
+    states = {table: cluster.topics[spec.name] for table, spec in topics.CHANGELOGS.items()}
+    configs = await configs_of(config, states.values())
+    return {table: _number(configs[state.name], "delete.retention.ms") / 1000 for table, state in states.items()}
+
+
 @asynccontextmanager
 async def connected(config: Config) -> AsyncIterator[AIOKafkaAdminClient]:
     """A client for the cluster's administration, for one block of at most CREATE_S."""
