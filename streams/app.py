@@ -187,8 +187,11 @@ def _credentials(config: Config) -> CredentialsT | None:
     )
 
 
-def make_app(config: Config, engine: Engine, url: str) -> App:
-    """The Faust app of a worker that other workers reach under `url`. Must be called on the worker's event loop."""
+def make_app(config: Config, engine: Engine, url: str, deletions_kept_s: Mapping[str, float]) -> App:
+    """The Faust app of a worker that other workers reach under `url`. Must be called on the worker's event loop.
+
+    `deletions_kept_s`: by table, how long its changelog remembers that a key was deleted.
+    """
     app = App(
         config.group,
         broker=[f"kafka://{address.strip()}" for address in config.bootstrap_servers.split(",")],
@@ -216,8 +219,10 @@ def make_app(config: Config, engine: Engine, url: str) -> App:
     )
     app.engine = engine
     app.transport = Transport(app.conf.broker_consumer, app)
-    for name in (topics.CUSTOMERS_TABLE, topics.IDENTITIES_TABLE):
-        app.tables.add(BytesTable(app, name=name, partitions=config.partitions, key_type=bytes, value_type=bytes))
+    for name in topics.CHANGELOGS:
+        table = BytesTable(app, name=name, partitions=config.partitions, key_type=bytes, value_type=bytes)
+        table.deletions_kept_s = deletions_kept_s[name]
+        app.tables.add(table)
     _add_agents(app, config)
     return app
 

@@ -10,8 +10,8 @@ import os
 import signal
 import socket
 import time
-import uuid
 from collections import Counter
+from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any, TextIO, get_args
 
@@ -99,7 +99,7 @@ async def _run(config: Config, held: TextIO) -> int:
         if not checking.done():
             log.info("ended before it began")
             return 0
-        return await Worker(config, listener, checking.result()).run(stopping)
+        return await Worker(config, listener, *checking.result()).run(stopping)
     finally:
         held.close()
 
@@ -120,8 +120,8 @@ def _listen(config: Config) -> socket.socket:
     return listener
 
 
-async def _check(config: Config) -> dict[str, uuid.UUID]:
-    """Raises what keeps the worker from starting; returns the ids of the topics."""
+async def _check(config: Config) -> tuple[admin.Cluster, Mapping[str, float]]:
+    """Raises what keeps the worker from starting; returns the topics, and how long changelogs remember deletions."""
     # What goes wrong here is said in one line; the client's own log of the same would come before it.
     logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
     problems = await admin.check_topics(config, fatal_only=True)
@@ -133,21 +133,27 @@ async def _check(config: Config) -> dict[str, uuid.UUID]:
     found = await admin.describe(config)
     guard.identify(config.datadir / "state", admin.identity(config, found))
     logs.set_up(config.log_level, config.log_format)
-    return {name: state.id for name, state in found.topics.items()}
+    return found, await admin.deletions_kept_s(config, found)
 
 
 class Worker:
     """Everything that one worker runs, started together and stopped in order."""
 
-    def __init__(self, config: Config, listener: socket.socket, topic_ids: dict[str, uuid.UUID]) -> None:
+    def __init__(
+        self,
+        config: Config,
+        listener: socket.socket,
+        cluster: admin.Cluster,
+        deletions_kept_s: Mapping[str, float],
+    ) -> None:
         self._config = config
-        self._topic_ids = topic_ids
+        self._topic_ids = {name: state.id for name, state in cluster.topics.items()}
         self._listener = listener
         host, port = listener.getsockname()[:2]
         shown = f"[{host}]" if ":" in host else host
         self.url = config.http_advertised_url or f"{'https' if config.ssl_certfile else 'http'}://{shown}:{port}"
         self._engine = Engine(config, lambda table: store_of(self._app, table))
-        self._app: App = make_app(config, self._engine, self.url)
+        self._app: App = make_app(config, self._engine, self.url, deletions_kept_s)
         answers = Answers(config)
         self._engine.opener = Lanes(config, self._engine, answers.on_answers, self.url)
         self._http = Service(config, self._engine, answers, self._owner_of)

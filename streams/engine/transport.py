@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Iterable, Mapping
+from contextlib import suppress
 from functools import partial
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
-from aiokafka.errors import KafkaError
+from aiokafka.errors import IllegalStateError, KafkaError
 from aiokafka.structs import OffsetAndMetadata, TopicPartition
 from faust.assignor.partition_assignor import PartitionAssignor
 from faust.transport.drivers import aiokafka as driver
@@ -237,10 +238,13 @@ class Consumer(driver.Consumer):
             for tp in filter(self._is_changelog_tp, fetched.after):
                 restored = self.engine.restored(tp)
                 if fetched.before.get(tp, restored + 1) > restored:
+                    await self.engine.check_beginning(tp)
                     astray[tp] = restored
         if astray and self.flow_active:
             self.log.warning("reading on from %r", astray)
-            await self.seek_wait(astray)
+            # A partition that is gone meanwhile is not ours to read: whoever gets it, reads from where it must.
+            with suppress(IllegalStateError):
+                await self.seek_wait(astray)
         return not astray
 
     def _batch(self, tp: TP, records: list[Any], after: int) -> Batch:

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from aiokafka.errors import IllegalStateError
 from faust.types import TP
 
 from streams.engine import transport
@@ -26,11 +27,20 @@ class Handing(transport.Consumer):
         self._cursor: dict[TP, int] = {}
         self.restored: list[tuple[TP, list[Any], int]] = []
         self.sought: dict[TP, int] = {}
-        self.engine = SimpleNamespace(restore=lambda *what: self.restored.append(what), restored=lambda _tp: store)
+        self.checked: list[TP] = []
+        self.revoked = False
+        self.engine = SimpleNamespace(
+            restore=lambda *what: self.restored.append(what), restored=lambda _tp: store, check_beginning=self._checked
+        )
         self.app = SimpleNamespace(consumer_generation_id=1)
         self.log = SimpleNamespace(warning=lambda *_: None)
 
+    async def _checked(self, tp: TP) -> None:
+        self.checked.append(tp)
+
     async def seek_wait(self, partitions: dict[TP, int]) -> None:
+        if self.revoked:
+            raise IllegalStateError("No current assignment for partition")
         self.sought |= partitions
 
     async def _wait_next_records(self, timeout: float) -> Any:  # noqa: ASYNC109 - Faust's signature
@@ -61,4 +71,11 @@ def test_what_does_not_join_the_store_is_dropped_and_read_again_from_where_the_s
     """Something was dropped on the way, or the position was sought in the midst of the fetch."""
     consumer = Handing(2, before, {CHANGELOG: 8})
     assert consumer.handed_out() == []
-    assert (consumer.restored, consumer.sought) == ([], {CHANGELOG: 2})
+    assert (consumer.restored, consumer.sought, consumer.checked) == ([], {CHANGELOG: 2}, [CHANGELOG])
+
+
+def test_a_partition_that_is_revoked_while_the_consumer_is_set_right_is_left_to_its_next_owner() -> None:
+    consumer = Handing(2, {CHANGELOG: 6}, {CHANGELOG: 8})
+    consumer.revoked = True
+    assert consumer.handed_out() == []
+    assert (consumer.restored, consumer.sought) == ([], {})
