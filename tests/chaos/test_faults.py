@@ -1,6 +1,7 @@
 """Every fault under load: all invariants hold.
 
-In the default run there is one of each kind; `-m long` has all but those that take minutes, which only `make chaos` does.
+In the default run there is one of each kind; `-m long` has all but those that take minutes, which are left to
+`make chaos`.
 """
 
 from __future__ import annotations
