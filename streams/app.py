@@ -42,6 +42,8 @@ COMMIT_INTERVAL_S = 0.5
 FETCH_BYTES = 512 << 10
 #: Batches that may wait in Faust's own queues. The lanes take them out at once, so these stay short.
 STREAM_BUFFER = 64
+#: An identity is written once, and hardly ever looked up soon after.
+IDENTITIES_RECENT_BYTES = 1 << 20
 
 
 class App(faust.App):  # type: ignore[misc]
@@ -223,6 +225,7 @@ def make_app(config: Config, engine: Engine, url: str, deletions_kept_s: Mapping
         table = BytesTable(app, name=name, partitions=config.partitions, key_type=bytes, value_type=bytes)
         table.deletions_kept_s = deletions_kept_s[name]
         app.tables.add(table)
+    app.tables[topics.IDENTITIES_TABLE].recent_bytes = IDENTITIES_RECENT_BYTES
     _add_agents(app, config)
     return app
 

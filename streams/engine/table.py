@@ -11,6 +11,7 @@ import math
 import shutil
 import time
 from collections.abc import Iterable, Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +21,13 @@ from faust.stores import rocksdb
 
 log = logging.getLogger(__name__)
 
-#: One cache and one write buffer for all partitions of a process: memory does not grow with either count.
+#: One cache and one write buffer for all tables and partitions of a process: memory does not grow with their number.
 BLOCK_CACHE_BYTES = 4 << 20
 WRITE_BUFFERS_BYTES = 16 << 20
 WRITE_BUFFER_BYTES = 4 << 20
-#: States as they were last read or written, for customers that are soon asked about again: looking a state up here
+#: A table's states as they were last read or written, for keys that are soon asked about again: looking a state up here
 #: costs a twentieth of what it costs in RocksDB.
-RECENT_BYTES = 14 << 20
+RECENT_BYTES = 12 << 20
 #: What one of them takes besides its value: two objects' heads, its key, its place in a dictionary.
 RECENT_OVERHEAD = 200
 #: Ten bits per key make one false read in a hundred; most keys of a batch exist anyway.
@@ -41,13 +42,17 @@ class DamagedError(Exception):
     """A partition's files turned out to be damaged in the midst of work; they are removed, for the next start."""
 
 
+@cache
+def _shared_memory() -> tuple[rocksdict.Cache, rocksdict.WriteBufferManager]:
+    return rocksdict.Cache(BLOCK_CACHE_BYTES), rocksdict.WriteBufferManager(WRITE_BUFFERS_BYTES, False)
+
+
 class _RocksOptions(rocksdb.RocksDBOptions):  # type: ignore[misc]
     """RocksDB with bounded memory. Without a write-ahead log: the changelog in Kafka is the log."""
 
     def __init__(self, **_: Any) -> None:
         super().__init__(use_rocksdict=True)
-        self._cache = rocksdict.Cache(BLOCK_CACHE_BYTES)
-        self._buffers = rocksdict.WriteBufferManager(WRITE_BUFFERS_BYTES, False)
+        self._cache, self._buffers = _shared_memory()
 
     def open(self, path: Path, *, read_only: bool = False) -> rocksdict.Rdict:
         access = rocksdict.AccessType.read_only() if read_only else rocksdict.AccessType.read_write()
@@ -157,7 +162,7 @@ class BytesStore(rocksdb.Store):  # type: ignore[misc]
         """The value of each key, None where there is none. Raises DamagedError."""
         recent = self._recent.get(partition)
         if recent is None:
-            recent = self._recent[partition] = _Recent(RECENT_BYTES // self.table.partitions)
+            recent = self._recent[partition] = _Recent(self.table.recent_bytes // self.table.partitions)
         found = recent.get(keys)
         missing = [key for key, value in zip(keys, found, strict=True) if value is None]
         if missing:
@@ -269,6 +274,8 @@ def _is_damage(error: Exception) -> bool:
 class BytesTable(Table):  # type: ignore[misc]
     """A table whose keys and values are bytes as they stand in the changelog."""
 
+    #: Room for states that were read or written lately, over all partitions.
+    recent_bytes = RECENT_BYTES
     #: How long the changelog remembers at least that a key was deleted (`delete.retention.ms`).
     deletions_kept_s = math.inf
 
