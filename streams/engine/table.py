@@ -27,7 +27,7 @@ WRITE_BUFFERS_BYTES = 16 << 20
 WRITE_BUFFER_BYTES = 4 << 20
 #: A table's states as they were last read or written, for keys that are soon asked about again: looking a state up here
 #: costs a twentieth of what it costs in RocksDB.
-RECENT_BYTES = 12 << 20
+RECENT_BYTES = 16 << 20
 #: What one of them takes besides its value: two objects' heads, its key, its place in a dictionary.
 RECENT_OVERHEAD = 200
 #: Ten bits per key make one false read in a hundred; most keys of a batch exist anyway.
