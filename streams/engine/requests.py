@@ -86,9 +86,12 @@ class Progress:
     promised: dict[int, bytes] = field(default_factory=dict)
     #: Bodies of decisions that were written without their audit, by the request's offset.
     unexplained: dict[int, bytes] = field(default_factory=dict)
+    #: What earlier owners answered is below it.
+    known: int = 0
 
     def header(self) -> bytes:
-        return b"%d/%d" % (self.floor, self.high)
+        """For outputs: what the next owner looks for behind them. Earlier owners' answers may lie before them."""
+        return b"%d/%d" % (self.floor, max(self.high, self.known))
 
 
 class Clerk(Protocol):

@@ -18,7 +18,7 @@ import msgspec
 from streams import topics
 from streams.config import Config
 from streams.engine.records import FORWARDED, POSITION, PROGRESS
-from streams.engine.requests import Progress
+from streams.engine.requests import MOST_AHEAD, Progress
 from streams.engine.tail import LogReader
 from streams.topics import TopicSpec
 
@@ -101,9 +101,11 @@ async def progress_of_requests(
     # An audit that was not looked for may be there.
     complete = _before(audits, floor) or await reader.is_within_tail(audit, partition)
     unexplained = {o: bodies[o] for o in bodies.keys() - audited.keys()} if complete else {}
-    progress = Progress(floor, floor, frozenset(bodies), promised, unexplained)
+    known = 1 + max(bodies.keys() | audited.keys(), default=floor - 1)
+    progress = Progress(floor, floor, frozenset(bodies), promised, unexplained, known)
     offsets_of = partial(_buried, source=topics.REQUESTS.name, config=config, partition=partition)
-    enough = partial(_reach_back, offsets_of=offsets_of, offset=floor, config=config)
+    # They are written when the request is read, up to so far ahead.
+    enough = partial(_reach_back, offsets_of=offsets_of, offset=floor - MOST_AHEAD, config=config)
     dead = await reader.tail(config.topic(topics.DEADLETTER.name), partition, enough)
     offsets = {offset for offset in offsets_of(dead) if offset >= floor}
     return progress, {topics.DEADLETTER.name: offsets} if offsets else {}

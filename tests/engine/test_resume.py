@@ -126,7 +126,18 @@ def test_what_was_answered_above_the_floor_is_not_answered_again() -> None:
     progress, _ = of_requests(8, eligibility_decisions=decisions)
     assert (progress.floor, progress.high) == (10, 10)
     assert progress.answered == {11, 13}
-    assert progress.header() == b"10/10"
+
+
+def test_what_an_owner_answered_ahead_is_known_to_the_owner_after_the_next() -> None:
+    first = [decided(8, 8, 10), decided(9, 8, 10), decided(13, 10, 14)]
+    progress, _ = of_requests(8, eligibility_decisions=first)
+    second = []
+    for offset in (10, 11):
+        progress.floor, progress.high = offset, offset + 1
+        second.append(decided(offset, *map(int, progress.header().split(b"/"))))
+    # The third asks for what was answered from 12 on: the second's outputs do not tell, they have to be passed by.
+    progress, _ = of_requests(12, eligibility_decisions=first + second)
+    assert progress.answered == {13}
 
 
 def test_a_commit_ahead_of_every_mark_is_the_floor() -> None:
@@ -152,5 +163,11 @@ def test_a_decision_that_was_only_audited_is_promised_as_it_was_audited() -> Non
 
 def test_dead_letters_of_requests_are_found_from_the_floor_on() -> None:
     letters = [dead("p-eligibility.requests", offset) for offset in (3, 9, 12)] + [dead("p-consent.changes", 40)]
+    _, written = of_requests(9, consent_deadletter=letters)
+    assert written == {"consent.deadletter": {9, 12}}
+
+
+def test_dead_letters_of_requests_far_ahead_are_found_behind_those_of_earlier_requests() -> None:
+    letters = [dead("p-eligibility.requests", offset) for offset in (12, 3, 9)]
     _, written = of_requests(9, consent_deadletter=letters)
     assert written == {"consent.deadletter": {9, 12}}
