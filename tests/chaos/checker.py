@@ -32,7 +32,8 @@ _INVARIANT = {"state": "I1", "decisions": "I2", "forwards": "I2", "audit": "I4",
               "dead letters": "I5"}  # fmt: skip
 #: What a worker says last when it ends by itself.
 LAST_LINE = "Error: "
-SHOWN = 12
+#: So many violations of each invariant and kind are shown.
+SHOWN = 5
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,10 @@ class Report:
         looked_at = ", ".join(f"{count} {what}" for what, count in sorted(self.counts.items()))
         lines = [f"{len(self.violations)} violations; looked at {looked_at}"]
         lines += [f"forwarded twice, as documented: {self.forwarded_twice}"] * bool(self.forwarded_twice)
-        lines += [f"  {violation}" for violation in self.violations[:SHOWN]]
+        by_kind: dict[tuple[str, str], list[Violation]] = defaultdict(list)
+        for violation in self.violations:
+            by_kind[violation.invariant, violation.kind].append(violation)
+        lines += [f"  {violation}" for some in by_kind.values() for violation in some[:SHOWN]]
         lines += [f"  ... {kind}: {count}" for kind, count in sorted(self.kinds.items())]
         return "\n".join(lines)
 

@@ -217,7 +217,8 @@ class Round:
         """Keep the load up until something has come about."""
         deadline = time.monotonic() + PATIENCE_S
         while not found():
-            assert time.monotonic() < deadline, f"waited {PATIENCE_S:.0f} s in vain, under load, for {what}"
+            if time.monotonic() > deadline:
+                raise AssertionError(f"waited {PATIENCE_S:.0f} s in vain, under load, for {what}\n{self.state()}")
             self.goes_on(3, 6)
 
     def count(self) -> int:

@@ -423,7 +423,10 @@ class Worker:
 
     def ready(self, patience_s: float = PATIENCE_S) -> Worker:
         """Wait for the line that says so."""
-        wait_for("a worker to be ready", lambda: self._said_ready() or not self.running, patience_s)
+        try:
+            wait_for("a worker to be ready", lambda: self._said_ready() or not self.running, patience_s)
+        except AssertionError as error:
+            raise AssertionError(f"{error}\n{self.errors[-3000:]}") from None
         assert self._said_ready(), f"the worker ended with {self.wait()}:\n{self.errors[-3000:]}"
         return self
 
