@@ -223,6 +223,8 @@ class Worker:
         consumer.stop_flow()
         await self._engine.close()
         if not self._engine.failed.done() and not self._app._crashed.is_set():
+            # The first only waits, if another commit is under way.
+            await consumer.commit()
             await consumer.commit()
         await self._app.stop()
         await self._engine.stop()
