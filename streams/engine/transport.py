@@ -231,21 +231,31 @@ class Consumer(driver.Consumer):
         across one; a skipped record would be a lost one, so nothing is handed out unless it joins what was handed out
         before. A changelog joins its store: markers that were dropped would be waited for without end.
         """
-        astray = {
-            tp: self._cursor[tp] for tp, at in fetched.before.items() if tp in self._cursor and at != self._cursor[tp]
-        }
-        if self.flow_active:
-            for tp in filter(self._is_changelog_tp, fetched.after):
-                restored = self.engine.restored(tp)
-                if fetched.before.get(tp, restored + 1) > restored:
-                    await self.engine.check_beginning(tp)
-                    astray[tp] = restored
-        if astray and self.flow_active:
-            self.log.warning("reading on from %r", astray)
-            # A partition that is gone meanwhile is not ours to read: whoever gets it, reads from where it must.
-            with suppress(IllegalStateError):
-                await self.seek_wait(astray)
-        return not astray
+        if not self.flow_active:
+            return False
+        # A position that was sought in the midst of the fetch has none before it.
+        unknown = {tp: after for tp, after in fetched.after.items() if self._is_changelog_tp(tp)}
+        astray = self._astray({**unknown, **fetched.before})
+        if not astray:
+            return True
+        for tp in filter(self._is_changelog_tp, astray):
+            await self.engine.check_beginning(tp)
+        # What the fetch took of the others is dropped with it: they would be astray next, and these again after them.
+        astray |= self._astray(fetched.after)
+        self.log.warning("reading on from %r", astray)
+        # A partition that is gone meanwhile is not ours to read: whoever gets it, reads from where it must.
+        with suppress(IllegalStateError):
+            await self.seek_wait(astray)
+        return False
+
+    def _astray(self, positions: Mapping[TP, int]) -> dict[TP, int]:
+        """Which of these positions do not join what was handed out or restored, and where they must be."""
+        found = {tp: self._cursor[tp] for tp, at in positions.items() if self._cursor.get(tp, at) != at}
+        for tp in filter(self._is_changelog_tp, positions):
+            restored = self.engine.restored(tp)
+            if positions[tp] > restored:
+                found[tp] = restored
+        return found
 
     def _batch(self, tp: TP, records: list[Any], after: int) -> Batch:
         """Records for the engine; once they are done the next commit counts them."""

@@ -74,6 +74,15 @@ def test_what_does_not_join_the_store_is_dropped_and_read_again_from_where_the_s
     assert (consumer.restored, consumer.sought, consumer.checked) == ([], {CHANGELOG: 2}, [CHANGELOG])
 
 
+def test_what_a_dropped_fetch_took_of_others_is_read_again_too() -> None:
+    """Else these would be astray at the next fetch, which is dropped, and the first ones again after that."""
+    good, astray, still = TP("source", 0), TP("source", 1), TP("source", 2)
+    consumer = Handing(2, {CHANGELOG: 2, good: 5, astray: 9, still: 7}, {CHANGELOG: 4, good: 6, astray: 9, still: 7})
+    consumer._cursor = {good: 5, astray: 8, still: 7}
+    assert consumer.handed_out() == []
+    assert consumer.sought == {CHANGELOG: 2, good: 5, astray: 8}
+
+
 def test_a_partition_that_is_revoked_while_the_consumer_is_set_right_is_left_to_its_next_owner() -> None:
     consumer = Handing(2, {CHANGELOG: 6}, {CHANGELOG: 8})
     consumer.revoked = True
