@@ -211,9 +211,11 @@ class Consumer(driver.Consumer):
             # Transaction markers and compacted records move the position alone: an empty batch says so, in its turn.
             if tp in fetched or not self.flow_active or generation != self.app.consumer_generation_id:
                 continue
-            if self._is_changelog_tp(tp) and after > self.engine.restored(tp):
-                self.engine.restore(tp, [], after)
-                yield tp, self._message(tp, after - 1, None)
+            if self._is_changelog_tp(tp):
+                if after > self.engine.restored(tp):
+                    self.engine.restore(tp, [], after)
+                if self._is_to_be_told(tp):
+                    yield tp, self._message(tp, self.engine.restored(tp) - 1, None)
             elif after > self._cursor.get(tp, after):
                 batches.setdefault(tp.topic, []).append(self._batch(tp, [], after))
         for topic, found in batches.items():
@@ -223,6 +225,17 @@ class Consumer(driver.Consumer):
             # Faust keeps books by partition: the message goes under the first one of its batches.
             tp = TP(topic, found[0].partition)
             yield tp, self._message(tp, found[0].next_offset - 1, found)
+
+    def _is_to_be_told(self, tp: TP) -> bool:
+        """Whether Faust does not know how far a changelog is restored.
+
+        It learns that when a recovery begins and by messages, but not what happens between the two: an opening of the
+        partitions that a rebalance overtook still writes markers' offsets to the store.
+        """
+        recovery = self.app.tables.recovery
+        offsets = recovery.active_offsets if tp in recovery.active_tps else recovery.standby_offsets
+        known = offsets.get(tp)
+        return self.engine.restored(tp) - 1 > (-1 if known is None else known)
 
     async def _positions_agree(self, fetched: Fetched) -> bool:
         """Whether the fetch began where the last one ended. If not, it is dropped and the consumer is set right.

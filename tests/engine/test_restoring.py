@@ -25,15 +25,22 @@ class Handing(transport.Consumer):
         self._fetched = transport.Fetched()
         self._fetched.before, self._fetched.after = before, after
         self._cursor: dict[TP, int] = {}
+        self.store = store
         self.restored: list[tuple[TP, list[Any], int]] = []
         self.sought: dict[TP, int] = {}
         self.checked: list[TP] = []
         self.revoked = False
         self.engine = SimpleNamespace(
-            restore=lambda *what: self.restored.append(what), restored=lambda _tp: store, check_beginning=self._checked
+            restore=self._restore, restored=lambda _tp: self.store, check_beginning=self._checked
         )
-        self.app = SimpleNamespace(consumer_generation_id=1)
+        #: What Faust knows of the changelog is what was in the store when its recovery began.
+        recovery = SimpleNamespace(active_tps={CHANGELOG}, active_offsets={CHANGELOG: store - 1}, standby_offsets={})
+        self.app = SimpleNamespace(consumer_generation_id=1, tables=SimpleNamespace(recovery=recovery))
         self.log = SimpleNamespace(warning=lambda *_: None)
+
+    def _restore(self, tp: TP, records: list[Any], after: int) -> None:
+        self.restored.append((tp, records, after))
+        self.store = after
 
     async def _checked(self, tp: TP) -> None:
         self.checked.append(tp)
@@ -64,6 +71,15 @@ def test_markers_alone_are_told() -> None:
 
 def test_a_position_that_has_not_moved_is_not_told() -> None:
     assert Handing(4, {CHANGELOG: 4}, {CHANGELOG: 4}).handed_out() == []
+
+
+@pytest.mark.parametrize("known", [None, -1, 2])
+def test_what_was_restored_after_the_recovery_began_is_told_though_no_position_moves(known: int | None) -> None:
+    """An opening of partitions that a rebalance overtook wrote it to the store."""
+    consumer = Handing(4, {CHANGELOG: 4}, {CHANGELOG: 4})
+    consumer.app.tables.recovery.active_offsets[CHANGELOG] = known
+    assert consumer.handed_out() == [(CHANGELOG, 3)]
+    assert consumer.restored == []
 
 
 @pytest.mark.parametrize("before", [{CHANGELOG: 6}, {}])
