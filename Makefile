@@ -4,8 +4,10 @@
 PYTHON ?= python3
 # Options for what `test`, `bench` and `run` start: `make test ARGS="tests/domain -x"`.
 ARGS ?=
-# How long `soak` and `chaos` last, and the seed of `chaos`: the same one picks the same faults again.
+# How long `soak` and `chaos` last; `chaos` goes on to so many DECISIONS instead where they are given. Its seed: the same
+# one picks the same faults again.
 MINUTES ?= 10
+DECISIONS ?=
 SEED ?=
 
 UV_VERSION := 0.13.8
@@ -80,9 +82,11 @@ soak: $(STAMP) ## one worker under a mixed load for MINUTES: its memory and open
 	@echo "soak: $(MINUTES) minutes"
 	@SOAK_MINUTES=$(MINUTES) exec $(BIN)/python -m pytest tests/integration/test_soak.py -s $(ARGS)
 
-chaos: $(STAMP) ## break what can be broken, at random, for MINUTES, and check what is promised (SEED= repeats a run)
-	@echo "chaos: python -m tests.chaos --minutes $(MINUTES) $(if $(SEED),--seed $(SEED)) $(ARGS)"
-	@exec $(BIN)/python -m tests.chaos --minutes $(MINUTES) $(if $(SEED),--seed $(SEED)) $(ARGS)
+CHAOS := $(if $(DECISIONS),--decisions $(DECISIONS),--minutes $(MINUTES)) $(if $(SEED),--seed $(SEED)) $(ARGS)
+
+chaos: $(STAMP) ## break what can be broken, at random, and check what is promised: for MINUTES, or up to DECISIONS=1000000
+	@echo "chaos: python -m tests.chaos $(CHAOS)"
+	@exec $(BIN)/python -m tests.chaos $(CHAOS)
 
 lock: $(STAMP) ## write requirements.lock anew after a change of pyproject.toml (ARGS="--upgrade": newest versions)
 	@echo "lock: requirements.lock"

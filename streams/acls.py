@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from streams import topics
 from streams.config import Config
@@ -17,15 +17,16 @@ ROLES = {
     "gateway": "hands over text messages and missed calls",
     "sender": "sends the messages to customers",
     "analyst": "reads the audit",
-    "operator": "runs all commands but `worker`",
+    "operator": "runs all commands but `worker` and `topics repartition`",
+    "repartition": "runs `topics repartition`, from these topics to those of another prefix",
 }
 #: Roles of which a consumer group of their own is part, whose name is theirs to choose.
 READERS = ("campaigns", "sender", "analyst")
 
-READ, WRITE, CREATE = "Read", "Write", "Create"
-DESCRIBE, CONFIGS = "Describe", "DescribeConfigs"
+READ, WRITE, CREATE, DELETE = "Read", "Write", "Create", "Delete"
+DESCRIBE, CONFIGS, ALTER_CONFIGS = "Describe", "DescribeConfigs", "AlterConfigs"
 #: Kafka's numbers of them.
-NUMBERS = {READ: 3, WRITE: 4, CREATE: 5, DESCRIBE: 8, CONFIGS: 10}
+NUMBERS = {READ: 3, WRITE: 4, CREATE: 5, DELETE: 6, DESCRIBE: 8, CONFIGS: 10, ALTER_CONFIGS: 11}
 TOPIC, GROUP, TRANSACTIONAL_ID = "topic", "group", "transactional-id"
 
 
@@ -53,17 +54,21 @@ def acls(
     groups: Mapping[str, str] | None = None,
     orgs: Collection[int] = (),
     roles: Collection[str] = tuple(ROLES),
+    to_prefix: str | None = None,
 ) -> list[Acl]:
     """What these roles need under this topic prefix.
 
     :param principals: by role; default `User:consent-ROLE`.
     :param groups: the consumer groups of READERS; default PREFIX`consent-ROLE`.
     :param orgs: whose settings the operator may write; none: every org's.
+    :param to_prefix: of the new topics of `topics repartition`; None: nobody needs any right for it.
     """
     return [
         Acl(role, (principals or {}).get(role, f"User:consent-{role}"), resource, name, operations, prefixed)
         for role in roles
-        for resource, name, operations, prefixed in _needs(role, config, groups or {}, orgs)
+        for resource, name, operations, prefixed in (
+            _needs(role, config, groups or {}, orgs) if role != "repartition" else _to_repartition(config, to_prefix)
+        )
     ]
 
 
@@ -111,3 +116,23 @@ def _on_topic(role: str, spec: TopicSpec) -> tuple[str, ...]:
     read = (READ,) if spec in _READ.get(role, ()) else ()
     write = (WRITE,) if spec in _WRITE.get(role, ()) else ()
     return (*read, *write, *((CREATE, DESCRIBE, CONFIGS) if role == "operator" else ()))
+
+
+def _to_repartition(old: Config, to_prefix: str | None) -> Iterator[Need]:
+    """To copy and to close the old topics; to make, compare and open the new ones."""
+    if to_prefix is None:
+        return
+    new = replace(old, topic_prefix=to_prefix)
+    compared = (topics.CHANGES, topics.CHANGELOG, topics.IDENTITIES_CHANGELOG)
+    for spec in topics.ALL:
+        read = (READ,) if spec in compared else ()
+        close = (ALTER_CONFIGS,) if spec in topics.INPUTS else ()
+        yield TOPIC, old.topic(spec.name), (*read, DESCRIBE, CONFIGS, *close), False
+    for spec in topics.ALL:
+        read = (READ,) if spec in compared else ()
+        write = (WRITE,) if spec is topics.CHANGES else (DELETE,) if spec is topics.NOTIFICATIONS else ()
+        yield TOPIC, new.topic(spec.name), (*read, *write, CREATE, DESCRIBE, CONFIGS, ALTER_CONFIGS), False
+    for config in (old, new):
+        yield GROUP, config.group, (DESCRIBE,), False
+    yield GROUP, new.copier, (READ,), False
+    yield TRANSACTIONAL_ID, new.copier, (WRITE,), False

@@ -21,6 +21,7 @@ from aiokafka.errors import (
     KafkaConnectionError,
     KafkaError,
     KafkaTimeoutError,
+    MessageSizeTooLargeError,
     ProducerFenced,
     TopicAlreadyExistsError,
     TopicAuthorizationFailedError,
@@ -112,6 +113,9 @@ def plain_faults(config: Config) -> Iterator[None]:
         raise KafkaFault(f"the Kafka at {config.bootstrap_servers} is too old: 2.8 or newer is needed") from error
     except ProducerFenced as error:
         raise KafkaFault("another command of the same kind took over; try again when it is done") from error
+    except MessageSizeTooLargeError as error:
+        text = "Kafka takes no record of this size there; is the topic closed? `consent-streams topics check` says it"
+        raise KafkaFault(text) from error
     except DENIED as error:
         raise _denied(config, " ".join(str(error).split())) from error
     except KafkaError as error:
@@ -291,6 +295,13 @@ async def configs_of(config: Config, states: Iterable[TopicState]) -> dict[str, 
     return found
 
 
+async def deletions_kept_s(config: Config, cluster: Cluster) -> dict[str, float]:
+    """For how many seconds each table's changelog remembers at least that a key was deleted."""
+    states = {table: cluster.topics[spec.name] for table, spec in topics.CHANGELOGS.items()}
+    configs = await configs_of(config, states.values())
+    return {table: _number(configs[state.name], "delete.retention.ms") / 1000 for table, state in states.items()}
+
+
 @asynccontextmanager
 async def connected(config: Config) -> AsyncIterator[AIOKafkaAdminClient]:
     """A client for the cluster's administration, for one block of at most CREATE_S."""
@@ -313,7 +324,7 @@ def problems(
     config: Config, there: Mapping[str, TopicState], configs: Mapping[str, Mapping[str, str]]
 ) -> Iterator[Problem]:
     """What is not as `streams/topics.py` has it, of topics as `describe` and `configs_of` found them."""
-    inputs = [spec for spec in (topics.CHANGES, topics.INBOUND, topics.REQUESTS) if spec.name in there]
+    inputs = [spec for spec in topics.INPUTS if spec.name in there]
     largest = max((_number(configs[there[spec.name].name], "max.message.bytes") for spec in inputs), default=0)
     for spec in topics.ALL:
         state = there.get(spec.name)
@@ -338,9 +349,12 @@ def _config_problems(spec: TopicSpec, name: str, actual: Mapping[str, str], larg
         yield Problem(text, fatal=spec is topics.CHANGES)
     if not spec.changelog:
         yield from _retention_problems(spec, name, actual)
-    if spec not in (topics.CHANGES, topics.INBOUND, topics.REQUESTS):
+    size = _number(actual, "max.message.bytes")
+    if spec in topics.INPUTS:
+        if size == topics.CLOSED_BYTES:
+            yield Problem(f"{name}: is closed by `topics repartition`: it takes nothing", fatal=False)
+    else:
         needed = largest_input * (CHANGELOG_FACTOR if spec.changelog else OUTPUT_FACTOR)
-        size = _number(actual, "max.message.bytes")
         if size < needed:
             text = f"{name}: max.message.bytes is {size}, must be at least {needed}, or records are refused"
             yield Problem(text, fatal=False)

@@ -42,6 +42,8 @@ COMMIT_INTERVAL_S = 0.5
 FETCH_BYTES = 512 << 10
 #: Batches that may wait in Faust's own queues. The lanes take them out at once, so these stay short.
 STREAM_BUFFER = 64
+#: An identity is written once, and hardly ever looked up soon after.
+IDENTITIES_RECENT_BYTES = 1 << 20
 
 
 class App(faust.App):  # type: ignore[misc]
@@ -187,8 +189,11 @@ def _credentials(config: Config) -> CredentialsT | None:
     )
 
 
-def make_app(config: Config, engine: Engine, url: str) -> App:
-    """The Faust app of a worker that other workers reach under `url`. Must be called on the worker's event loop."""
+def make_app(config: Config, engine: Engine, url: str, deletions_kept_s: Mapping[str, float]) -> App:
+    """The Faust app of a worker that other workers reach under `url`. Must be called on the worker's event loop.
+
+    `deletions_kept_s`: by table, how long its changelog remembers that a key was deleted.
+    """
     app = App(
         config.group,
         broker=[f"kafka://{address.strip()}" for address in config.bootstrap_servers.split(",")],
@@ -216,8 +221,11 @@ def make_app(config: Config, engine: Engine, url: str) -> App:
     )
     app.engine = engine
     app.transport = Transport(app.conf.broker_consumer, app)
-    for name in (topics.CUSTOMERS_TABLE, topics.IDENTITIES_TABLE):
-        app.tables.add(BytesTable(app, name=name, partitions=config.partitions, key_type=bytes, value_type=bytes))
+    for name in topics.CHANGELOGS:
+        table = BytesTable(app, name=name, partitions=config.partitions, key_type=bytes, value_type=bytes)
+        table.deletions_kept_s = deletions_kept_s[name]
+        app.tables.add(table)
+    app.tables[topics.IDENTITIES_TABLE].recent_bytes = IDENTITIES_RECENT_BYTES
     _add_agents(app, config)
     return app
 

@@ -66,7 +66,7 @@ class Config:
     session_timeout_ms: int = _option(
         10_000, "silence after which a worker's partitions move", low=1_000, high=3_600_000
     )
-    heartbeat_ms: int = _option(3_000, "interval of a worker's signs of life", low=100, high=600_000)
+    heartbeat_ms: int = _option(1_000, "interval of a worker's signs of life", low=100, high=600_000)
     instance_id: str = _option("", "static group membership: a name that survives restarts, unique per worker")
     max_wait_ms: int = _option(
         5_000, "how long a request waits for the state, unless it says itself", low=0, high=60_000
@@ -93,6 +93,11 @@ class Config:
     def owner_ids(self) -> str:
         """How the transactional ids begin by which a worker becomes the only one to write a partition's outputs."""
         return self.group + "-"
+
+    @property
+    def copier(self) -> str:
+        """Who copies into these topics: the group that holds how far the copy is, and its transactional id."""
+        return f"{self.topic_prefix}consent-repartition"
 
     @property
     def kafka_has_tls(self) -> bool:

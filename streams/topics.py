@@ -13,6 +13,8 @@ INPUT_BYTES = 1_048_588
 OUTPUT_BYTES = 4 * INPUT_BYTES
 #: The changelog of one checkpoint is one Kafka record batch; a single customer's state must always fit.
 CHANGELOG_BYTES = 16 * INPUT_BYTES
+#: An input that takes nothing: every event and request is larger, the end of a transaction (78 bytes) is not.
+CLOSED_BYTES = 80
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +57,10 @@ IDENTITIES = TopicSpec(f"{APP_ID}-identities", "{org_id}:{kind}:{identifier}", _
 CUSTOMERS_TABLE, IDENTITIES_TABLE = "customers", "identities"
 CHANGELOG = _changelog(CUSTOMERS_TABLE)
 IDENTITIES_CHANGELOG = _changelog(IDENTITIES_TABLE)
+CHANGELOGS = {CUSTOMERS_TABLE: CHANGELOG, IDENTITIES_TABLE: IDENTITIES_CHANGELOG}
+
+#: What others write.
+INPUTS = (CHANGES, INBOUND, REQUESTS)
 
 #: What a worker reads in batches, each by a lane of its own.
 SOURCES = (CHANGES, REQUESTS, IDENTITIES, INBOUND)

@@ -10,15 +10,15 @@ import os
 import signal
 import socket
 import time
-import uuid
 from collections import Counter
+from collections.abc import Mapping
 from contextlib import suppress
-from typing import TextIO, get_args
+from typing import Any, TextIO, get_args
 
 from faust.types import TP
 
 from schemas.deadletter import Code
-from streams import admin, logs, metrics, topics
+from streams import admin, logs, loop, metrics, topics
 from streams.app import App, Lanes, make_app, store_of
 from streams.config import Config, ConfigError
 from streams.engine import guard
@@ -53,7 +53,7 @@ def run_worker(config: Config) -> int:
     logs.set_up(config.log_level, config.log_format)
     try:
         held = guard.lock(config.datadir / "state")
-        return asyncio.run(_run(config, held))
+        return loop.run(_run(config, held))
     except (WorkerError, ConfigError, UsersError, guard.GuardError, admin.KafkaFault) as exc:
         logs.last_line(str(exc), config.log_format)
         return 1
@@ -88,10 +88,18 @@ def _count_from_zero(config: Config) -> None:
 
 
 async def _run(config: Config, held: TextIO) -> int:
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    stopping = asyncio.create_task(stop.wait(), name="signal")
     listener = _listen(config)
-    worker = Worker(config, listener, await _check(config))
+    checking = asyncio.create_task(_check(config), name="check")
     try:
-        return await worker.run()
+        await asyncio.wait({checking, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        if not checking.done():
+            log.info("ended before it began")
+            return 0
+        return await Worker(config, listener, *checking.result()).run(stopping)
     finally:
         held.close()
 
@@ -112,8 +120,8 @@ def _listen(config: Config) -> socket.socket:
     return listener
 
 
-async def _check(config: Config) -> dict[str, uuid.UUID]:
-    """Raises what keeps the worker from starting; returns the ids of the topics."""
+async def _check(config: Config) -> tuple[admin.Cluster, Mapping[str, float]]:
+    """Raises what keeps the worker from starting; returns the topics, and how long changelogs remember deletions."""
     # What goes wrong here is said in one line; the client's own log of the same would come before it.
     logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
     problems = await admin.check_topics(config, fatal_only=True)
@@ -125,31 +133,34 @@ async def _check(config: Config) -> dict[str, uuid.UUID]:
     found = await admin.describe(config)
     guard.identify(config.datadir / "state", admin.identity(config, found))
     logs.set_up(config.log_level, config.log_format)
-    return {name: state.id for name, state in found.topics.items()}
+    return found, await admin.deletions_kept_s(config, found)
 
 
 class Worker:
     """Everything that one worker runs, started together and stopped in order."""
 
-    def __init__(self, config: Config, listener: socket.socket, topic_ids: dict[str, uuid.UUID]) -> None:
+    def __init__(
+        self,
+        config: Config,
+        listener: socket.socket,
+        cluster: admin.Cluster,
+        deletions_kept_s: Mapping[str, float],
+    ) -> None:
         self._config = config
-        self._topic_ids = topic_ids
+        self._topic_ids = {name: state.id for name, state in cluster.topics.items()}
         self._listener = listener
         host, port = listener.getsockname()[:2]
         shown = f"[{host}]" if ":" in host else host
         self.url = config.http_advertised_url or f"{'https' if config.ssl_certfile else 'http'}://{shown}:{port}"
         self._engine = Engine(config, lambda table: store_of(self._app, table))
-        self._app: App = make_app(config, self._engine, self.url)
+        self._app: App = make_app(config, self._engine, self.url, deletions_kept_s)
         answers = Answers(config)
         self._engine.opener = Lanes(config, self._engine, answers.on_answers, self.url)
         self._http = Service(config, self._engine, answers, self._owner_of)
         self._said_ready = False
 
-    async def run(self) -> int:
-        """Work until a signal or a failure; returns the exit code."""
-        stop = asyncio.Event()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    async def run(self, stopping: asyncio.Task[Any]) -> int:
+        """Work until `stopping` is done or something fails; returns the exit code."""
         _tune_memory()
         _count_from_zero(self._config)
         self._http.start(self._listener, self._unready)
@@ -159,7 +170,6 @@ class Worker:
         watching = asyncio.create_task(self._watch(), name="watch")
         looking = asyncio.create_task(self._look_at_topics(), name="topics")
         crashed = asyncio.create_task(self._app._crashed.wait(), name="crashed")
-        stopping = asyncio.create_task(stop.wait(), name="signal")
         fatal = {crashed, stopping, self._engine.failed, watching, looking}
         ends = {*fatal, starting}
         while not any(one.done() for one in fatal):

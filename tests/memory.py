@@ -11,10 +11,14 @@ class Memory:
     def __init__(self) -> None:
         self.values: dict[bytes, bytes] = {}
         self.offset = -1
+        self.upto_s: float | None = None
 
     def get_many(self, partition: int, keys: list[bytes]) -> list[bytes | None]:
         return [self.values.get(key) for key in keys]
 
-    def write(self, partition: int, values: Iterable[tuple[bytes, bytes]], offset: int) -> None:
+    def write(
+        self, partition: int, values: Iterable[tuple[bytes, bytes]], offset: int, *, upto_s: float | None = None
+    ) -> None:
         self.values.update(values)
         self.offset = offset
+        self.upto_s = upto_s

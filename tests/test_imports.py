@@ -34,6 +34,7 @@ BESIDE: dict[str, set[str]] = {
     "streams.certificates": {"streams.config"},
     "streams.topics": set(),
     "streams.metrics": set(),
+    "streams.loop": set(),
     "streams.logs": set(),
     "streams.links": {"streams.config"},
     "streams.kafka": {"streams.certificates", "streams.config"},

@@ -24,7 +24,7 @@ from streams.logs import about
 log = logging.getLogger(__name__)
 
 
-class _Nothing(BytesStore):
+class Nothing(BytesStore):
     """A store that holds nothing: what is replayed stays in the partition's memory."""
 
     def __init__(self) -> None:
@@ -34,7 +34,7 @@ class _Nothing(BytesStore):
         return [None] * len(keys)
 
 
-class _Silent(Scribe):
+class Silent(Scribe):
     """Writes nothing: the records that are replayed have had their outputs."""
 
     def audit(self, *_: Any, **__: Any) -> None:
@@ -75,11 +75,11 @@ class _Replayed:
     """A partition of `consent.changes` as it was at an offset, as far as some customers are concerned."""
 
     def __init__(self, reader: LogReader, config: Config, number: int, keys: set[bytes]) -> None:
-        self.partition = Partition(number, _Nothing())
+        self.partition = Partition(number, Nothing())
         self._reader = reader
         self._topic = config.topic(topics.CHANGES.name)
         self._keys = keys
-        scribe = _Silent(topics.CHANGES.name, number, config.topic_prefix)
+        scribe = Silent(topics.CHANGES.name, number, config.topic_prefix)
         self._changes = Changes(scribe, config.partitions, config.max_record_bytes)
 
     async def go_to(self, offset: int) -> None:

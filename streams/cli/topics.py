@@ -1,4 +1,4 @@
-"""`topics create`, `topics check` and `topics acls`."""
+"""`topics create`, `topics check` and `topics acls`; `topics repartition` is in a package of its own."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from streams.config import Config
 from streams.topics import ALL
 
 from .options import KAFKA, TOPICS, json_option, with_config
+from .repartition import command as repartition
 from .run import note, progress, reachable, run
 
 
@@ -33,9 +34,9 @@ class OfRole(click.ParamType):
         return role, text
 
 
-@click.group("topics", short_help="Create or check the topics; list who needs which right.")
+@click.group("topics", short_help="Create, check or repartition the topics; list who needs which right.")
 def command() -> None:
-    """Create the topics, or compare what is there with what is needed, or list who needs which right in Kafka.
+    """Create the topics, compare them with what is needed, change their number of partitions, list rights in Kafka.
 
     \b
     Example:
@@ -106,12 +107,13 @@ def check(ctx: click.Context, config: Config, as_json: bool) -> None:
     "--role", "roles", multiple=True, type=click.Choice(list(acls.ROLES)), show_envvar=True,
     help="list this role only, may be repeated",
 )
+@click.option("--to-prefix", show_envvar=True, help="list the role repartition too: prefix of its new topics")
 @click.option("--command-config", metavar="FILE", show_envvar=True, help="with which `kafka-acls.sh` shall log in")
 @with_config("bootstrap_servers", "topic_prefix")
 @json_option
 def list_acls(
     config: Config, principals: tuple[tuple[str, str], ...], groups: tuple[tuple[str, str], ...],
-    orgs: tuple[int, ...], roles: tuple[str, ...], command_config: str | None, as_json: bool,
+    orgs: tuple[int, ...], roles: tuple[str, ...], to_prefix: str | None, command_config: str | None, as_json: bool,
 ) -> None:
     """List the rights that each role needs in Kafka, as commands of Kafka's own `kafka-acls.sh`; changes nothing.
 
@@ -119,7 +121,9 @@ def list_acls(
     Example:
       consent-streams topics acls --role worker --principal worker=User:CN=worker,O=Example
     """  # fmt: skip
-    found = acls.acls(config, dict(principals), dict(groups), orgs, roles or tuple(acls.ROLES))
+    if "repartition" in roles and to_prefix is None:
+        raise click.UsageError("--role repartition: needs --to-prefix")
+    found = acls.acls(config, dict(principals), dict(groups), orgs, roles or tuple(acls.ROLES), to_prefix)
     tool = ["kafka-acls.sh", "--bootstrap-server", config.bootstrap_servers or "HOST:PORT"]
     tool += ["--command-config", command_config] if command_config else []
     if as_json:
@@ -131,3 +135,6 @@ def list_acls(
             click.echo(f"# {role}: {what}")
         for acl in own:
             click.echo(shlex.join([*tool, *acl.arguments()]))
+
+
+command.add_command(repartition)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from functools import partial
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 from aiokafka.errors import KafkaError
 from faust.types import TP
@@ -37,7 +39,11 @@ POLL_S = 0.02
 STALE_CHECKPOINT_S = 60.0
 
 
+#: What is left to do when a changelog lacks something.
+ANEW = "stop all workers, delete both changelog topics and the state folders, and start again, to compute both anew"
+
 Decode = Callable[[bytes | None], Any]
+T = TypeVar("T")
 
 
 class NotRestoredError(Exception):
@@ -55,7 +61,7 @@ class Tables:
 #: Where each table's records come from, where its changelog is, and what makes a state of a value.
 _CUSTOMERS = (topics.CUSTOMERS_TABLE, topics.CHANGES.name, topics.CHANGELOG.name, decode_state)
 _IDENTITIES = (topics.IDENTITIES_TABLE, topics.IDENTITIES.name, topics.IDENTITIES_CHANGELOG.name, decode_holders)
-_TABLE_OF = {changelog: table for table, _, changelog, _ in (_CUSTOMERS, _IDENTITIES)}
+_TABLE_OF = {changelog.name: table for table, changelog in topics.CHANGELOGS.items()}
 
 
 class Opener(Protocol):
@@ -137,8 +143,18 @@ class Engine:
         known = store.offset(tp.partition)
         fresh = [(r.key, r.value) for r in records if r.offset > known]
         if after - 1 > known:
-            store.write(tp.partition, fresh, after - 1)
+            store.write(tp.partition, fresh, after - 1, upto_s=records[-1].timestamp / 1000 if records else None)
             metrics.RESTORED.labels(tp.partition).inc(len(fresh))
+
+    async def check_beginning(self, tp: TP) -> None:
+        """Raises NotRestoredError if a changelog has lost what its store would have to begin with.
+
+        A log that is only compacted keeps its beginning: its settings were others when this was cut off.
+        """
+        ask = partial(self.reader.beginning, tp.topic, tp.partition)
+        needed, first = self.restored(tp), await self._answer(ask)
+        if first > needed:
+            raise NotRestoredError(f"{tp.topic}-{tp.partition} begins at {first}, but the state needs {needed}: {ANEW}")
 
     def _store_of(self, tp: TP) -> BytesStore:
         return self._store(_TABLE_OF[tp.topic.removeprefix(self.config.topic_prefix)])
@@ -195,14 +211,15 @@ class Engine:
 
     async def _finish_restore(self, store: BytesStore, changelog: str, number: int) -> None:
         """Restore what came since Faust looked: the earlier owner's last checkpoint, and markers. Nothing comes now."""
+        await self.check_beginning(TP(changelog, number))
         first, end = store.offset(number) + 1, await self.reader.end(changelog, number)
         if first > end:
             raise NotRestoredError(f"{changelog}-{number}: the state is at {first}, the log ends at {end}")
         async for records in self.reader.scan(changelog, number, first, end):
             if records:
                 store.write(number, [(record.key, record.value) for record in records], records[-1].offset)
-        if first < end:
-            store.write(number, [], end - 1)
+        if end:
+            store.write(number, [], end - 1, upto_s=time.time())
 
     async def _check_log(self, state: Partition, source: str) -> None:
         first, end = await self.reader.beginning(source, state.number), await self.reader.end(source, state.number)
@@ -220,11 +237,14 @@ class Engine:
     async def close(self) -> None:
         """Finish the checkpoints in hand; what only waits is left to the next owner."""
         lanes, self._lanes = self._lanes, {}
+        tables, self.tables = self.tables, Tables({}, {})
         self._fences.forget()
-        self.tables = Tables({}, {})
         metrics.OWNED.set(0)
         metrics.SETTINGS.clear()
         await asyncio.gather(*(lane.close() for lane in lanes.values()))
+        if not self.failed.done():
+            for partition in (*tables.customers.values(), *tables.identities.values()):
+                partition.leave()
 
     def put(self, topic: str, batch: Batch) -> None:
         """Queue a batch of a source topic; one of a partition that is not open is left to its owner."""
@@ -238,7 +258,7 @@ class Engine:
 
     async def ends(self, topic: str, partitions: Iterable[int]) -> Mapping[int, int]:
         """The ends of a topic's partitions, asked of the broker now; one that is away is waited for."""
-        return await self._answer(lambda: self.reader.ends(self.config.topic(topic), partitions))
+        return await self._answer(partial(self.reader.ends, self.config.topic(topic), partitions))
 
     async def everybody_is_known(self, numbers: Iterable[int], stopped: Callable[[], bool]) -> bool:
         """Wait until the identities of partitions hold every registration that is in the log now; False if stopped.
@@ -272,12 +292,12 @@ class Engine:
         if not others:
             return own
         topic = self.config.topic(topics.CHANGES.name)
-        return own | await self._answer(lambda: self.reader.committed(self.config.group, topic, others))
+        return {**own, **await self._answer(partial(self.reader.committed, self.config.group, topic, others))}
 
-    async def _answer(self, ask: Callable[[], Awaitable[Mapping[int, int]]]) -> dict[int, int]:
+    async def _answer(self, ask: Callable[[], Awaitable[T]]) -> T:
         while True:
             try:
-                return dict(await ask())
+                return await ask()
             except KafkaError as exc:
                 log.warning("the broker does not say how far its logs are: %r", exc)
                 await asyncio.sleep(RETRY_S)
@@ -309,6 +329,5 @@ def _check_whole(tables: Tables) -> None:
         lost = identities.applied > 0 and identities.store.offset(number) < 0
         if lost and tables.customers[number].store.offset(number) >= 0:
             raise NotRestoredError(
-                f"partition {number}: there are customers, but who has which identifier is gone: stop all workers, "
-                "delete both changelog topics and the state folders, and start again, to compute both anew"
+                f"partition {number}: there are customers, but who has which identifier is gone: {ANEW}"
             )

@@ -90,8 +90,14 @@ class Writer:
         await self._producer.stop()
 
     async def write(self, outputs: Outputs) -> None:
-        """Write everything. Raises RefusedError if the broker refuses any of it."""
-        await self._write(outputs.batches)
+        """Write everything. Raises RefusedError if the broker refuses any of it.
+
+        What goes to partitions that nobody owns goes last, and not at all if another worker has taken ours.
+        """
+        for owned in (True, False):
+            batches = [batch for batch in outputs.batches if (batch[:2] in self._owners) is owned]
+            if batches:
+                await self._write(batches)
 
     async def append(self, topic: str, partition: int, key: bytes, value: bytes) -> int:
         """Write one record; returns its offset. Raises RefusedError."""

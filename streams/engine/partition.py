@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import heapq
 import re
+import time
 from collections.abc import Callable
+from contextlib import suppress
 from itertools import count
 from typing import Any
 
@@ -81,8 +83,14 @@ class Partition:
 
     def commit(self, changelog_offset: int) -> None:
         """Step 4 of a checkpoint: states, settings and position into the store, in one atomic write."""
-        self.store.write(self.number, self._writing.items(), changelog_offset)
+        self.store.write(self.number, self._writing.items(), changelog_offset, upto_s=time.time())
         self._writing = {}
+
+    def leave(self) -> None:
+        """Nobody but this worker has written to the changelog until now: all of that is in the store."""
+        with suppress(Exception):  # files that cannot be written to are only older than they could be
+            if self.store.offset(self.number) >= 0:
+                self.store.write(self.number, [], self.store.offset(self.number), upto_s=time.time())
 
     def advance(self, applied: int) -> None:
         """Every record below `applied` is in the state now."""

@@ -19,7 +19,7 @@ from streams import topics
 from streams.config import Config
 from streams.engine.records import FORWARDED, POSITION, PROGRESS
 from streams.engine.requests import MOST_AHEAD, Progress
-from streams.engine.tail import LIMIT, LogReader
+from streams.engine.tail import LogReader
 from streams.topics import TopicSpec
 
 OffsetsOf = Callable[[list[Any]], list[int]]
@@ -40,7 +40,7 @@ async def forwarded_records(reader: LogReader, config: Config, source: str) -> F
     oldest = (time.time() - FORWARDS_BACK_S) * 1000
     tails = await asyncio.gather(
         *(
-            reader.tail(config.topic(source), number, lambda r: len(r) >= MOST_FORWARDS or r[0].timestamp < oldest)
+            reader.tail(config.topic(source), number, lambda r: len(r) >= MOST_FORWARDS or _is_older(r, oldest))
             for number in range(config.partitions)
         )
     )
@@ -92,11 +92,14 @@ async def progress_of_requests(
     ours = [(offset, mark) for offset, mark in marks if offset is not None and mark is not None]
     floor = max([committed, *(mark[0] for _, mark in ours[-1:])])
     bodies = {offset: record.value for record, offset in _of_requests(decisions, partition) if offset >= floor}
-    audits = await reader.tail(config.topic(topics.AUDIT.name), partition, lambda r: _before(r, floor))
+    audit = config.topic(topics.AUDIT.name)
+    # Among them are as many of changes as there were changes, which may be far more than memory has room for.
+    keep = partial(_is_of_requests, partition=partition)
+    audits = await reader.tail(audit, partition, lambda r: _before(r, floor), keep)
     audited = {offset: record.value for record, offset in _of_requests(audits, partition) if offset >= floor}
     promised = {o: bytes(_read_audit(audited[o]).decision) for o in audited.keys() - bodies.keys()}
     # An audit that was not looked for may be there.
-    complete = len(audits) < LIMIT or _before(audits, floor)
+    complete = _before(audits, floor) or await reader.is_within_tail(audit, partition)
     unexplained = {o: bodies[o] for o in bodies.keys() - audited.keys()} if complete else {}
     known = 1 + max(bodies.keys() | audited.keys(), default=floor - 1)
     progress = Progress(floor, floor, frozenset(bodies), promised, unexplained, known)
@@ -113,6 +116,10 @@ class _Audit(msgspec.Struct):
 
 
 _read_audit = msgspec.json.Decoder(_Audit).decode
+
+
+def _is_of_requests(output: Any, partition: int) -> bool:
+    return _input(output, topics.REQUESTS.name, partition) is not None
 
 
 def _of_requests(outputs: list[Any], partition: int) -> Iterator[tuple[Any, int]]:
@@ -132,6 +139,11 @@ def _before(records: list[Any], offset: int) -> bool:
     """Whether the records reach back to a time when no request at or above `offset` had been looked at."""
     first = next((mark for mark in map(_mark, records) if mark is not None), None)
     return first is not None and first[1] <= offset
+
+
+def _is_older(records: list[Any], timestamp: float) -> bool:
+    """Whether the records reach back beyond a time, in milliseconds since 1970."""
+    return bool(records) and records[0].timestamp < timestamp
 
 
 def _header(record: Any, name: str) -> bytes | None:

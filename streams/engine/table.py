@@ -7,8 +7,11 @@ not used: state changes only through `BytesStore.write`, with its changelog offs
 from __future__ import annotations
 
 import logging
+import math
 import shutil
+import time
 from collections.abc import Iterable, Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -18,17 +21,19 @@ from faust.stores import rocksdb
 
 log = logging.getLogger(__name__)
 
-#: One cache and one write buffer for all partitions of a process: memory does not grow with either count.
+#: One cache and one write buffer for all tables and partitions of a process: memory does not grow with their number.
 BLOCK_CACHE_BYTES = 4 << 20
 WRITE_BUFFERS_BYTES = 16 << 20
 WRITE_BUFFER_BYTES = 4 << 20
-#: States as they were last read or written, for customers that are soon asked about again: looking a state up here
+#: A table's states as they were last read or written, for keys that are soon asked about again: looking a state up here
 #: costs a twentieth of what it costs in RocksDB.
-RECENT_BYTES = 14 << 20
+RECENT_BYTES = 16 << 20
 #: What one of them takes besides its value: two objects' heads, its key, its place in a dictionary.
 RECENT_OVERHEAD = 200
 #: Ten bits per key make one false read in a hundred; most keys of a batch exist anyway.
 BLOOM_BITS = 10
+#: Beside the offset: the seconds since 1970 up to which all that the changelog was told is in the partition's files.
+TIME_KEY = b"\0time"
 #: What RocksDB says when its files are not what it wrote: it has one kind of exception for everything.
 _DAMAGE = ("Corruption", "No such file or directory")
 
@@ -37,13 +42,17 @@ class DamagedError(Exception):
     """A partition's files turned out to be damaged in the midst of work; they are removed, for the next start."""
 
 
+@cache
+def _shared_memory() -> tuple[rocksdict.Cache, rocksdict.WriteBufferManager]:
+    return rocksdict.Cache(BLOCK_CACHE_BYTES), rocksdict.WriteBufferManager(WRITE_BUFFERS_BYTES, False)
+
+
 class _RocksOptions(rocksdb.RocksDBOptions):  # type: ignore[misc]
     """RocksDB with bounded memory. Without a write-ahead log: the changelog in Kafka is the log."""
 
     def __init__(self, **_: Any) -> None:
         super().__init__(use_rocksdict=True)
-        self._cache = rocksdict.Cache(BLOCK_CACHE_BYTES)
-        self._buffers = rocksdict.WriteBufferManager(WRITE_BUFFERS_BYTES, False)
+        self._cache, self._buffers = _shared_memory()
 
     def open(self, path: Path, *, read_only: bool = False) -> rocksdict.Rdict:
         access = rocksdict.AccessType.read_only() if read_only else rocksdict.AccessType.read_write()
@@ -119,23 +128,41 @@ class BytesStore(rocksdb.Store):  # type: ignore[misc]
         self._recent: dict[int, _Recent] = {}
 
     def _open_for_partition(self, partition: int) -> Any:
-        """Open a partition's files. Damaged ones are removed: what is not here is restored from the changelog."""
+        """Open a partition's files. Those that cannot be gone on with are removed, to be restored from the changelog.
+
+        Files are damaged, or so old that the changelog may have forgotten what was deleted since: from these, what was
+        erased would come back.
+        """
+        path = self.partition_path(partition)
         try:
-            return super()._open_for_partition(partition)
+            db = super()._open_for_partition(partition)
         except Exception as exc:
             if not _is_damage(exc):
                 raise
-            path = self.partition_path(partition)
             text = str(exc).splitlines()[0]
             log.warning("%s is damaged and removed; it is restored from the changelog: %s", path, text)
-            shutil.rmtree(path)
-            return super()._open_for_partition(partition)
+        else:
+            if not self._is_too_old(db):
+                return db
+            db.close()
+            text = f"its changelog remembers deletions for {self.table.deletions_kept_s:.0f} s"
+            log.warning("%s is too old and removed; it is restored from the changelog: %s", path, text)
+        shutil.rmtree(path)
+        return super()._open_for_partition(partition)
+
+    def _is_too_old(self, db: Any) -> bool:
+        """Whether deletions that are not in these files may be gone from the changelog before they are restored."""
+        if db.get(self.offset_key) is None:
+            return False
+        # Half of the time that they are kept is left for the restore, and for clocks that differ.
+        age_s = time.time() - float(db.get(TIME_KEY) or 0)
+        return bool(age_s > self.table.deletions_kept_s / 2)
 
     def get_many(self, partition: int, keys: list[bytes]) -> list[bytes | None]:
         """The value of each key, None where there is none. Raises DamagedError."""
         recent = self._recent.get(partition)
         if recent is None:
-            recent = self._recent[partition] = _Recent(RECENT_BYTES // self.table.partitions)
+            recent = self._recent[partition] = _Recent(self.table.recent_bytes // self.table.partitions)
         found = recent.get(keys)
         missing = [key for key, value in zip(keys, found, strict=True) if value is None]
         if missing:
@@ -158,8 +185,18 @@ class BytesStore(rocksdb.Store):  # type: ignore[misc]
             raise DamagedError(f"{path} was damaged and is removed; the next start restores it: {exc}") from exc
         return found
 
-    def write(self, partition: int, values: Iterable[tuple[bytes, bytes | None]], offset: int) -> None:
-        """Put values (None deletes) and the changelog offset of the last of them, whole or not at all."""
+    def write(
+        self,
+        partition: int,
+        values: Iterable[tuple[bytes, bytes | None]],
+        offset: int,
+        *,
+        upto_s: float | None = None,
+    ) -> None:
+        """Put values (None deletes) and the changelog offset of the last of them, whole or not at all.
+
+        `upto_s`: all that the changelog was told until then (seconds since 1970) is in the partition now.
+        """
         recent = self._recent.get(partition)
         batch = rocksdict.WriteBatch(raw_mode=True)
         for key, value in values:
@@ -173,6 +210,8 @@ class BytesStore(rocksdb.Store):  # type: ignore[misc]
                 else:
                     recent.put(key, value)
         batch.put(self.offset_key, b"%d" % offset)
+        if upto_s is not None:
+            batch.put(TIME_KEY, b"%d" % upto_s)
         self._db_for_partition(partition).write(batch, _WRITE)
         self._offsets[partition] = offset
 
@@ -196,9 +235,9 @@ class BytesStore(rocksdb.Store):  # type: ignore[misc]
                 found.next()
 
     def items_of(self, partition: int) -> Iterable[tuple[bytes, bytes]]:
-        """Everything a partition holds, in the order of keys, without the offset."""
+        """Everything a partition holds, in the order of keys, without the offset and its time."""
         items: Iterable[tuple[bytes, bytes]] = self._visible_items(self._db_for_partition(partition))
-        return items
+        return ((key, value) for key, value in items if key != TIME_KEY)
 
     def apply_changelog_batch(self, *_: Any, **__: Any) -> None:
         """Nothing: the transport has written the records of the fetch before Faust sees the last of them."""
@@ -234,6 +273,11 @@ def _is_damage(error: Exception) -> bool:
 
 class BytesTable(Table):  # type: ignore[misc]
     """A table whose keys and values are bytes as they stand in the changelog."""
+
+    #: Room for states that were read or written lately, over all partitions.
+    recent_bytes = RECENT_BYTES
+    #: How long the changelog remembers at least that a key was deleted (`delete.retention.ms`).
+    deletions_kept_s = math.inf
 
     def _serializer_from_type(self, typ: Any) -> str:  # noqa: ARG002 - Faust's signature
         return "raw"

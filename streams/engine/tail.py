@@ -20,6 +20,7 @@ LIMIT = 256_000
 LOOK_MS = 50
 
 Enough = Callable[[list[Any]], bool]
+Keep = Callable[[Any], bool]
 
 
 class LogReader:
@@ -70,19 +71,29 @@ class LogReader:
         starts = await self._ends.beginning_offsets([tp])
         return int(starts[tp])
 
-    async def tail(self, topic: str, partition: int, enough: Enough) -> list[Any]:
-        """The last records of a partition, oldest first: as many as `enough` of them asks for, within LIMIT."""
+    async def tail(self, topic: str, partition: int, enough: Enough, keep: Keep = lambda _: True) -> list[Any]:
+        """The last records of a partition that are to be kept, oldest first: as many as `enough` of them asks for.
+
+        No more than LIMIT are looked at.
+        """
         end, start = await self.end(topic, partition), await self.beginning(topic, partition)
-        count = FIRST_LOOK
+        found: list[Any] = []
+        count, first = FIRST_LOOK, end
         while True:
-            first = max(start, end - count)
-            found = await self._range(TopicPartition(topic, partition), first, end)
+            older = max(start, end - count)
+            found = await self._range(TopicPartition(topic, partition), older, first, keep) + found
+            first = older
             if first == start or count >= LIMIT or enough(found):
                 return found
             count = min(count * 4, LIMIT)
 
-    async def _range(self, tp: TopicPartition, first: int, end: int) -> list[Any]:
-        return [record async for records in self.scan(tp.topic, tp.partition, first, end) for record in records]
+    async def is_within_tail(self, topic: str, partition: int) -> bool:
+        """Whether a tail may reach back to the partition's first record."""
+        return await self.end(topic, partition) - await self.beginning(topic, partition) <= LIMIT
+
+    async def _range(self, tp: TopicPartition, first: int, end: int, keep: Keep) -> list[Any]:
+        scanned = self.scan(tp.topic, tp.partition, first, end)
+        return [record async for records in scanned for record in records if keep(record)]
 
     async def scan(
         self, topic: str, partition: int, first: int, end: int, *, committed: bool = False

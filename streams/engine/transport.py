@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Iterable, Mapping
+from contextlib import suppress
 from functools import partial
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
-from aiokafka.errors import KafkaError
+from aiokafka.errors import IllegalStateError, KafkaError
 from aiokafka.structs import OffsetAndMetadata, TopicPartition
 from faust.assignor.partition_assignor import PartitionAssignor
 from faust.transport.drivers import aiokafka as driver
@@ -210,9 +211,11 @@ class Consumer(driver.Consumer):
             # Transaction markers and compacted records move the position alone: an empty batch says so, in its turn.
             if tp in fetched or not self.flow_active or generation != self.app.consumer_generation_id:
                 continue
-            if self._is_changelog_tp(tp) and after > self.engine.restored(tp):
-                self.engine.restore(tp, [], after)
-                yield tp, self._message(tp, after - 1, None)
+            if self._is_changelog_tp(tp):
+                if after > self.engine.restored(tp):
+                    self.engine.restore(tp, [], after)
+                if self._is_to_be_told(tp):
+                    yield tp, self._message(tp, self.engine.restored(tp) - 1, None)
             elif after > self._cursor.get(tp, after):
                 batches.setdefault(tp.topic, []).append(self._batch(tp, [], after))
         for topic, found in batches.items():
@@ -223,6 +226,17 @@ class Consumer(driver.Consumer):
             tp = TP(topic, found[0].partition)
             yield tp, self._message(tp, found[0].next_offset - 1, found)
 
+    def _is_to_be_told(self, tp: TP) -> bool:
+        """Whether Faust does not know how far a changelog is restored.
+
+        It learns that when a recovery begins and by messages, but not what happens between the two: an opening of the
+        partitions that a rebalance overtook still writes markers' offsets to the store.
+        """
+        recovery = self.app.tables.recovery
+        offsets = recovery.active_offsets if tp in recovery.active_tps else recovery.standby_offsets
+        known = offsets.get(tp)
+        return self.engine.restored(tp) - 1 > (-1 if known is None else known)
+
     async def _positions_agree(self, fetched: Fetched) -> bool:
         """Whether the fetch began where the last one ended. If not, it is dropped and the consumer is set right.
 
@@ -230,18 +244,31 @@ class Consumer(driver.Consumer):
         across one; a skipped record would be a lost one, so nothing is handed out unless it joins what was handed out
         before. A changelog joins its store: markers that were dropped would be waited for without end.
         """
-        astray = {
-            tp: self._cursor[tp] for tp, at in fetched.before.items() if tp in self._cursor and at != self._cursor[tp]
-        }
-        if self.flow_active:
-            for tp in filter(self._is_changelog_tp, fetched.after):
-                restored = self.engine.restored(tp)
-                if fetched.before.get(tp, restored + 1) > restored:
-                    astray[tp] = restored
-        if astray and self.flow_active:
-            self.log.warning("reading on from %r", astray)
+        if not self.flow_active:
+            return False
+        # A position that was sought in the midst of the fetch has none before it.
+        unknown = {tp: after for tp, after in fetched.after.items() if self._is_changelog_tp(tp)}
+        astray = self._astray({**unknown, **fetched.before})
+        if not astray:
+            return True
+        for tp in filter(self._is_changelog_tp, astray):
+            await self.engine.check_beginning(tp)
+        # What the fetch took of the others is dropped with it: they would be astray next, and these again after them.
+        astray |= self._astray(fetched.after)
+        self.log.warning("reading on from %r", astray)
+        # A partition that is gone meanwhile is not ours to read: whoever gets it, reads from where it must.
+        with suppress(IllegalStateError):
             await self.seek_wait(astray)
-        return not astray
+        return False
+
+    def _astray(self, positions: Mapping[TP, int]) -> dict[TP, int]:
+        """Which of these positions do not join what was handed out or restored, and where they must be."""
+        found = {tp: self._cursor[tp] for tp, at in positions.items() if self._cursor.get(tp, at) != at}
+        for tp in filter(self._is_changelog_tp, positions):
+            restored = self.engine.restored(tp)
+            if positions[tp] > restored:
+                found[tp] = restored
+        return found
 
     def _batch(self, tp: TP, records: list[Any], after: int) -> Batch:
         """Records for the engine; once they are done the next commit counts them."""

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import random
-import re
 import subprocess
 import sys
 import time
@@ -33,7 +32,6 @@ from tests.bench.process import ROOT
 from tests.bench.systems import introduce, product
 
 USER, PASSWORD = "bench", "only for this bench"
-READY = re.compile(r"worker ready at (\S+) ")
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,9 +54,7 @@ def run_intake(kafka: Kafka, folder: Path, seconds: float) -> Intake:
         raise BenchError(f"no user could be added: {added.stderr.strip()}")
     with system.start("intake", CONSENT_USERS_FILE=str(users)) as worker:
         worker.wait_for_log("worker ready at", START_DEADLINE_S)
-        found = READY.search(worker.log.read_text(errors="replace"))
-        assert found is not None
-        return asyncio.run(_measure(found[1], seconds))
+        return asyncio.run(_measure(worker.url(), seconds))
 
 
 async def _measure(url: str, seconds: float) -> Intake:

@@ -1,28 +1,29 @@
 """Stage `latency`: produce to output at half load, and one at a time; the product beside a bare Kafka echo.
 
-The generator is a process of its own and keeps its rate whatever comes back (open loop). Each request carries the
-moment it was handed to the producer in its `request_id`; this process consumes the outputs one by one and compares
-with the same clock (monotonic, which all processes of a machine share).
+Half of what the worker sustains: first it is asked more than it can answer, by the same generator and with the same
+reader as afterwards, all on the machine's few cores. Then the product alone at nine tenths of that; and at both loads
+how long an opt-out takes to be enforced, by the worker's own metric.
 """
 
 from __future__ import annotations
 
-import subprocess
+import math
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import astuple, dataclass
 from pathlib import Path
 from statistics import median
 
+import httpx
 from confluent_kafka import Consumer, Producer
+from prometheus_client.parser import text_string_to_metric_families
 
 from tests.bench.events import request_record
 from tests.bench.kafka import Kafka
+from tests.bench.openloop import NS_PER_MS, Route, Seen, put_under_load, take
 from tests.bench.plan import (
-    CHANGE_EVERY,
-    CUSTOMERS,
-    DRAIN_DEADLINE_S,
-    LATENCY_WARMUP_S,
     LEAST_OF_RATE,
     LONE_DEADLINE_S,
     LONE_REQUESTS,
@@ -31,46 +32,52 @@ from tests.bench.plan import (
     START_DEADLINE_S,
     BenchError,
 )
-from tests.bench.process import ROOT, Worker
+from tests.bench.process import Worker
 from tests.bench.systems import System
 
-NS_PER_MS = 1e6
-_FIELD = b'"request_id":"'
+ENFORCEMENT = "consent_optout_enforcement_seconds"
+#: Number of opt-outs that were enforced within so many seconds, by seconds.
+Enforced = dict[float, float]
 
 
 @dataclass(frozen=True, slots=True)
 class Latency:
-    """Milliseconds from produce to output."""
+    """Milliseconds from produce to output, under a load and (lone) without; and until opt-outs were enforced."""
 
     rate: float
     p50: float
     p99: float
     lone_p50: float
-
-
-@dataclass(frozen=True, slots=True)
-class Route:
-    """One way through: where requests go in, where answers come out, and where changes go beside them, if anywhere."""
-
-    name: str
-    requests: str
-    answers: str
-    changes: str | None
+    #: The least bound of the metric's buckets that half, and 99 of 100, did not exceed.
+    enforced_p50: float | None = None
+    enforced_p99: float | None = None
 
 
 def middle(rounds: list[Latency]) -> Latency:
     """The median of each number over several rounds."""
-    return Latency(*(median(numbers) for numbers in zip(*(astuple(it) for it in rounds), strict=True)))
+    columns = zip(*(astuple(it) for it in rounds), strict=True)
+    return Latency(*(None if None in numbers else median(numbers) for numbers in columns))
+
+
+def sustained(system: System, rate: float, seconds: float) -> float:
+    """Records per second that the product works off while more than it can, `rate`, are sent."""
+    with _product(system) as (worker, route, answers):
+        _lone(system.kafka, worker, route, answers, 0)
+        return put_under_load(system.kafka, worker, route, answers, rate, seconds).kept_up
 
 
 def product_latency(system: System, rate: float, seconds: float) -> Latency:
-    """The product, with changes among the requests; the next round must not see these again, so commits are awaited."""
-    route = Route(system.name, system.requests, system.decisions, system.changes)
-    with system.start("latency") as worker:
-        measured = _measure(system.kafka, worker, route, rate, seconds)
-        system.kafka.wait_committed(system.group, system.requests)
-        system.kafka.wait_committed(system.group, system.changes)
-    return measured
+    """The product, with changes among the requests."""
+    with _product(system) as (worker, route, answers):
+        lone = _lone(system.kafka, worker, route, answers, LONE_REQUESTS)
+        url = worker.url()
+        before = _enforced(url)
+        seen = put_under_load(system.kafka, worker, route, answers, rate, seconds)
+        after = _enforced(url)
+    _kept(route, rate, seen)
+    during = {bound: count - before.get(bound, 0) for bound, count in after.items()}
+    bounds = [_bound(during, 0.5), _bound(during, 0.99)]
+    return Latency(seen.rate, seen.quantile(0.5), seen.quantile(0.99), median(lone), *bounds)
 
 
 def echo_latency(kafka: Kafka, folder: Path, rate: float, seconds: float) -> Latency:
@@ -82,97 +89,72 @@ def echo_latency(kafka: Kafka, folder: Path, rate: float, seconds: float) -> Lat
     route = Route("echo", topics + "-in", topics + "-out", None)
     kafka.create(route.requests, route.answers)
     command = [sys.executable, "-m", "tests.bench.echo", kafka.bootstrap, route.requests, route.answers]
-    with Worker("echo", command, {}, folder / "echo.log") as worker:
-        return _measure(kafka, worker, route, rate, seconds)
+    with _answers(kafka, route) as answers, Worker("echo", command, {}, folder / "echo.log") as worker:
+        lone = _lone(kafka, worker, route, answers, LONE_REQUESTS)
+        seen = put_under_load(kafka, worker, route, answers, rate, seconds)
+    _kept(route, rate, seen)
+    return Latency(seen.rate, seen.quantile(0.5), seen.quantile(0.99), median(lone))
 
 
-def _measure(kafka: Kafka, worker: Worker, route: Route, rate: float, seconds: float) -> Latency:
-    answers = kafka.tail(route.answers)
+@contextmanager
+def _product(system: System) -> Iterator[tuple[Worker, Route, Consumer]]:
+    """A worker of the product; what it was sent is committed at the end, or the next one would see it again."""
+    route = Route(system.name, system.requests, system.decisions, system.changes)
+    with _answers(system.kafka, route) as answers, system.start("latency") as worker:
+        yield worker, route, answers
+        system.kafka.wait_committed(system.group, system.requests)
+        system.kafka.wait_committed(system.group, system.changes)
+
+
+@contextmanager
+def _answers(kafka: Kafka, route: Route) -> Iterator[Consumer]:
+    consumer = kafka.tail(route.answers)
     try:
-        lone = _lone(kafka, worker, route, answers)
-        return _half_load(kafka, worker, route, answers, (rate, seconds), median(lone))
+        yield consumer
     finally:
-        answers.close()
+        consumer.close()
 
 
-def _lone(kafka: Kafka, worker: Worker, route: Route, answers: Consumer) -> list[float]:
-    """One request at a time, the next when the answer is there; the first wait includes the worker's start."""
+def _lone(kafka: Kafka, worker: Worker, route: Route, answers: Consumer, requests: int) -> list[float]:
+    """One request at a time, the next when the answer is there; the first wait includes the worker's start.
+
+    Returns milliseconds, those of the first few left out.
+    """
     producer = Producer(
         {"bootstrap.servers": kafka.bootstrap, "partitioner": "murmur2_random", "linger.ms": 0, **NO_NAGLE}
     )
     times: list[float] = []
-    for number in range(LONE_WARMUP + LONE_REQUESTS):
+    for number in range(LONE_WARMUP + requests):
         key, value = request_record(f"{time.monotonic_ns()}-{number}", number)
         producer.produce(route.requests, value, key)
         producer.poll(0)
         deadline = time.monotonic() + (START_DEADLINE_S if number == 0 else LONE_DEADLINE_S)
-        while (taken := _take(answers)) is None:
+        while (taken := take(answers)) is None:
             worker.check()
             if time.monotonic() > deadline:
                 raise BenchError(f"{route.name}: no answer to a lone request; its log ends:\n{worker.tail()}")
-        times.append(taken[1])
+        times.append(taken[1] / NS_PER_MS)
     if producer.flush(LONE_DEADLINE_S):
         raise BenchError(f"{route.name}: lone requests were not acknowledged")
     return times[LONE_WARMUP:]
 
 
-def _half_load(
-    kafka: Kafka, worker: Worker, route: Route, answers: Consumer, load: tuple[float, float], lone_p50: float
-) -> Latency:
-    rate, seconds = load
-    command = [sys.executable, "-m", "tests.bench.load", kafka.bootstrap, route.requests, route.changes or "-"]
-    command += [str(rate), str(seconds + LATENCY_WARMUP_S), str(CUSTOMERS)]
-    generator = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
-    try:
-        times, sent = _collect(generator, worker, route, answers, seconds)
-    finally:
-        if generator.poll() is None:
-            generator.kill()
-        generator.wait()
-    reached = sent / (1 - 1 / CHANGE_EVERY) / (seconds + LATENCY_WARMUP_S)
-    if reached < rate * LEAST_OF_RATE:
-        raise BenchError(f"{route.name}: the generator reached {reached:.0f} of {rate:.0f} records per second")
-    times.sort()
-    return Latency(reached, times[len(times) // 2], times[len(times) * 99 // 100], lone_p50)
+def _kept(route: Route, rate: float, seen: Seen) -> None:
+    """A load that was not sent, or not worked off while it came, is not the one that the table would claim."""
+    if seen.rate < rate * LEAST_OF_RATE:
+        raise BenchError(f"{route.name}: the generator reached {seen.rate:.0f} of {rate:.0f} records per second")
+    if seen.kept_up < rate * LEAST_OF_RATE:
+        raise BenchError(f"{route.name}: {rate:.0f} records per second are more than it can do: {seen.kept_up:.0f}")
 
 
-def _collect(
-    generator: subprocess.Popen[str], worker: Worker, route: Route, answers: Consumer, seconds: float
-) -> tuple[list[float], int]:
-    """All answers but those to the warm-up's requests, and how many requests were sent in all."""
-    times: list[float] = []
-    got, warm_until = 0, 0
-    expected: int | None = None
-    end = time.monotonic() + seconds + LATENCY_WARMUP_S + DRAIN_DEADLINE_S
-    while expected is None or got < expected:
-        taken = _take(answers)
-        if taken is None or got % 1000 == 0:
-            worker.check()
-            if expected is None and generator.poll() is not None and generator.stdout is not None:
-                if generator.returncode:
-                    raise BenchError(
-                        f"{route.name}: the generator of the load failed: the broker cannot take that rate"
-                    )
-                expected = int(generator.stdout.read())
-            if time.monotonic() > end:
-                raise BenchError(f"{route.name}: {got} of {expected} answers in time: half load is more than it can do")
-        if taken is None:
-            continue
-        got += 1
-        sent_at, took = taken
-        warm_until = warm_until or sent_at + int(LATENCY_WARMUP_S * 1e9)
-        if sent_at >= warm_until:
-            times.append(took)
-    return times, expected
+def _enforced(url: str) -> Enforced:
+    """The worker's count of enforced opt-outs."""
+    families = text_string_to_metric_families(httpx.get(f"{url}/metrics").text)
+    samples = [sample for family in families if family.name == ENFORCEMENT for sample in family.samples]
+    return {float(it.labels["le"]): it.value for it in samples if it.name.endswith("_bucket")}
 
 
-def _take(answers: Consumer) -> tuple[int, float] | None:
-    """One answer: when its request was produced (ns), and how long it took (ms)."""
-    message = answers.poll(0.1)
-    if message is None:
-        return None
-    now = time.monotonic_ns()
-    if message.error():
-        raise BenchError(f"answers could not be read: {message.error()}")
-    sent_at = int(message.value().partition(_FIELD)[2].partition(b"-")[0])
-    return sent_at, (now - sent_at) / NS_PER_MS
+def _bound(counts: Enforced, share: float) -> float:
+    """The least bound, in milliseconds, within which so many were enforced."""
+    wanted = counts[math.inf] * share
+    return min(bound for bound, count in counts.items() if count >= wanted) * 1000

@@ -42,8 +42,8 @@ PRODUCER_LINGER_MS = 20
 #: Room for one whole preload burst in librdkafka's queue; beyond it the producer waits.
 PRODUCER_QUEUE = 500_000
 
-#: Half load, as the target says: the worker is busy and has room.
-LOAD = 0.5
+#: Half load, as the target says: the worker is busy and has room; and one at which it hardly has any.
+LOAD, HEAVY_LOAD = 0.5, 0.9
 #: Campaigns ask far more often than customers change their minds; still enough changes that every fence has to wait.
 CHANGE_EVERY = 10
 #: Echo and product take turns this often and the middle of each number counts: one hiccup of the machine spoils a p99.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import time
 from pathlib import Path
@@ -14,6 +15,8 @@ ROOT = Path(__file__).resolve().parents[2]
 TICK_S = 1 / os.sysconf("SC_CLK_TCK")
 PAGE = os.sysconf("SC_PAGE_SIZE")
 LAST_LINES = 8
+#: What a worker of the product says when it has its partitions.
+READY = re.compile(r"worker ready at (\S+) ")
 
 
 class Worker:
@@ -68,6 +71,13 @@ class Worker:
         """Resident memory now."""
         self.check()
         return int(Path(f"/proc/{self._process.pid}/statm").read_text().split()[1]) * PAGE
+
+    def url(self) -> str:
+        """Where a ready worker of the product answers HTTP."""
+        found = READY.search(self.log.read_text(errors="replace"))
+        if found is None:
+            raise BenchError(f"{self.name} is not ready; the end of {self.log}:\n{self.tail()}")
+        return found[1]
 
     def wait_for_log(self, words: str, deadline_s: float) -> float:
         """Wait for words in its log; returns the moment they were seen, on `perf_counter`."""

@@ -9,13 +9,16 @@ from tests.bench import kstreams
 from tests.bench.footprint import Footprint, run_footprint
 from tests.bench.intake import Intake, run_intake
 from tests.bench.kafka import Kafka
-from tests.bench.latency import Latency, echo_latency, middle, product_latency
+from tests.bench.latency import Latency, echo_latency, middle, product_latency, sustained
 from tests.bench.measure import Measured
-from tests.bench.plan import CUSTOMERS, INTAKE_RATE, LATENCY_ROUNDS, LOAD, PRODUCT, BenchError, Plan
+from tests.bench.plan import CUSTOMERS, HEAVY_LOAD, INTAKE_RATE, LATENCY_ROUNDS, LOAD, PRODUCT, BenchError, Plan
 from tests.bench.reference import Expected, expected
 from tests.bench.restore import Restored, run_restore
 from tests.bench.systems import System, introduce, peer, product
 from tests.bench.throughput import run_changes, run_decisions
+
+#: In the table of latencies, the product under the heavier of its loads.
+HEAVY = "heavy"
 
 
 @dataclass(slots=True)
@@ -79,13 +82,22 @@ def _throughput(plan: Plan, kafka: Kafka, results: Results, name: str) -> System
 
 
 def _latency(plan: Plan, system: System, results: Results) -> None:
-    rate = plan.rate or results.decisions[PRODUCT].per_second * LOAD
-    if rate <= 0:
-        raise BenchError(f"--rate {rate}: must be above zero")
+    seconds = plan.latency_seconds
+    if plan.rate is not None and plan.rate <= 0:
+        raise BenchError(f"--rate {plan.rate}: must be above zero")
+    whole = plan.rate / LOAD if plan.rate else _sustained(results.decisions[PRODUCT].per_second, system, seconds)
+    rate = whole * LOAD
     floor: list[Latency] = []
     ours: list[Latency] = []
     for turn in range(1, LATENCY_ROUNDS + 1):
         say(f"latency at {rate:.0f} records per second, {turn} of {LATENCY_ROUNDS}: bare echo, then {PRODUCT}")
-        floor.append(echo_latency(system.kafka, plan.folder / f"echo-{turn}", rate, plan.latency_seconds))
-        ours.append(product_latency(system, rate, plan.latency_seconds))
+        floor.append(echo_latency(system.kafka, plan.folder / f"echo-{turn}", rate, seconds))
+        ours.append(product_latency(system, rate, seconds))
     results.latency = {"echo": middle(floor), PRODUCT: middle(ours)}
+    say(f"latency at {whole * HEAVY_LOAD:.0f} records per second: {PRODUCT}")
+    results.latency[HEAVY] = product_latency(system, whole * HEAVY_LOAD, seconds)
+
+
+def _sustained(asked: float, system: System, seconds: float) -> float:
+    say(f"latency: what {PRODUCT} sustains, of {asked:.0f} records per second")
+    return sustained(system, asked, seconds)

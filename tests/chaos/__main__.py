@@ -1,4 +1,8 @@
-"""Rounds of faults picked at random for so many minutes: `python -m tests.chaos --minutes 10 --seed 7`."""
+"""Faults at random, and a table: `python -m tests.chaos --minutes 10 --seed 7`, or `--decisions 1000000`.
+
+For so many minutes there are rounds, each of one or a few faults. For so many decisions there is one long round under
+a fast load, in which one fault follows the other.
+"""
 
 from __future__ import annotations
 
@@ -11,19 +15,18 @@ import time
 import traceback
 import unittest
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from streams.broker import EmbeddedBroker
+from tests.chaos.bulk import BulkRound, faults_up_to, run_bulk
 from tests.chaos.checker import KINDS, Report
-from tests.chaos.driver import Round
-from tests.chaos.faults import FAULTS, Fault
+from tests.chaos.driver import BROKER, Round
+from tests.chaos.faults import FAULTS, Deck, Fault
 from tests.integration.harness import Loop
 
 #: A round of several faults has at most so many.
 MOST_FAULTS = 4
-#: How often each is picked beside the others; a kill is what happens most.
-WEIGHTS = {"kill -9 of a worker": 4}
 
 
 class Tally:
@@ -35,41 +38,60 @@ class Tally:
         self.found: dict[str, Counter[str]] = {name: Counter() for name in FAULTS}
         self.rounds = self.bad_rounds = self.decisions = self.forwarded_twice = 0
 
-    def add(self, faults: Iterable[Fault], report: Report) -> None:
+    def add(self, faults: Sequence[tuple[Fault, int]], report: Report) -> None:
+        """A round of these faults, each with how many decisions are to be counted as its own."""
+        self.rounds += 1
+        self.bad_rounds += bool(report.violations)
         self.decisions += report.counts["decisions"]
         self.forwarded_twice += report.forwarded_twice
-        for fault in faults:
+        for fault, decisions in faults:
             self.runs[fault.name] += 1
-            self.found[fault.name] += report.kinds + Counter(decisions=report.counts["decisions"])
+            self.found[fault.name]["decisions"] += decisions
+        for name in {fault.name for fault, _ in faults}:
+            self.found[name] += report.kinds
+
+    def skip(self, faults: Iterable[Fault]) -> None:
+        """A round that cannot be had on this machine."""
+        self.rounds += 1
+        self.skipped.update(fault.name for fault in faults)
+
+    def fail(self) -> None:
+        """A round that did not come to its end."""
+        self.rounds += 1
+        self.bad_rounds += 1
 
     def table(self) -> str:
         """Markdown, one row for each fault."""
         names = ["fault", "times", *KINDS, "decisions checked"]
         rows = [names, ["---", *["---:"] * (len(names) - 1)]]
-        for name in FAULTS:
+        for name in [name for name in FAULTS if self.runs[name] or self.skipped[name]]:
             times = str(self.runs[name]) + (f" ({self.skipped[name]} skipped)" if self.skipped[name] else "")
             rows.append([name, times, *(str(self.found[name][kind]) for kind in (*KINDS, "decisions"))])
         return "\n".join("| " + " | ".join(row) + " |" for row in rows)
 
 
 def main() -> int:
-    """Run rounds until the time is up; 0 if nothing was violated."""
+    """Run rounds until the time is up, or the one until there are enough decisions; 0 if nothing was violated."""
     parser = argparse.ArgumentParser(prog="python -m tests.chaos", description=__doc__)
     parser.add_argument("--minutes", type=float, default=10.0)
+    parser.add_argument("--decisions", type=int, default=0, help="one round of so many, instead of the minutes")
     parser.add_argument("--seed", type=int, default=None, help="the same faults in the same order")
     parser.add_argument("--only", default="", help="only faults whose names contain this")
     options = parser.parse_args()
     seed = options.seed if options.seed is not None else random.SystemRandom().randrange(10**6)
     # Clients of a broker that is hurt say so, hundreds of times.
     logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
-    print(f"chaos: seed {seed}, {options.minutes:g} minutes", flush=True)
+    wanted = f"{options.decisions} decisions" if options.decisions else f"{options.minutes:g} minutes"
+    print(f"chaos: seed {seed}, {wanted}", flush=True)
     tally, rng = Tally(), random.Random(seed)
-    deadline = time.monotonic() + 60 * options.minutes
-    loop = Loop()
-    with tempfile.TemporaryDirectory(prefix="chaos-") as folder, EmbeddedBroker(Path(folder) / "broker") as broker:
-        while time.monotonic() < deadline:
-            faults = _pick(rng, [fault for fault in FAULTS.values() if options.only in fault.name])
-            _round(tally, broker, loop, Path(folder), faults, rng.randrange(10**6), rng.randint(1, 4))
+    deck = Deck(rng, [fault for fault in FAULTS.values() if _is_meant(fault, options.only)])
+    with tempfile.TemporaryDirectory(prefix="chaos-") as name, EmbeddedBroker(name, properties=BROKER) as broker:
+        deadline = time.monotonic() + 60 * options.minutes
+        runs = Runs(tally, broker, Loop(), Path(name))
+        if options.decisions:
+            runs.bulk(seed, options.decisions)
+        while not options.decisions and time.monotonic() < deadline:
+            runs.round(deck.draw_together(MOST_FAULTS), rng.randrange(10**6), rng.randint(2, 4))
     print(tally.table())
     print(
         f"chaos: seed {seed}: {tally.rounds} rounds, {tally.bad_rounds} with violations; {tally.decisions} decisions "
@@ -78,45 +100,63 @@ def main() -> int:
     return 1 if tally.bad_rounds else 0
 
 
-def _pick(rng: random.Random, faults: list[Fault]) -> list[Fault]:
-    """One that must be alone, or several that follow each other."""
-    first = rng.choices(faults, [WEIGHTS.get(fault.name, 1) for fault in faults])[0]
-    others = [fault for fault in faults if not fault.alone]
-    if first.alone:
-        return [first]
-    return [first, *rng.choices(others, [WEIGHTS.get(o.name, 1) for o in others], k=rng.randrange(MOST_FAULTS))]
+def _is_meant(fault: Fault, only: str) -> bool:
+    """What is large takes longer than all others together: it has to be asked for."""
+    return only in fault.name and (bool(only) or not fault.large)
 
 
-def _round(
-    tally: Tally, broker: EmbeddedBroker, loop: Loop, folder: Path, faults: list[Fault], seed: int, workers: int
-) -> None:
-    started = time.monotonic()
-    names = ", ".join(fault.name for fault in faults)
-    tally.rounds += 1
-    report = Report()
-    try:
-        with Round(broker, loop, folder, seed) as round_:
-            alone = faults[0] if faults[0].alone else None
-            round_.start(alone.workers if alone else max(workers, 2), **(alone.env if alone else {}))
+class Runs:
+    """Rounds on one broker, each with a folder of its own, and what came of them."""
+
+    def __init__(self, tally: Tally, broker: EmbeddedBroker, loop: Loop, folder: Path) -> None:
+        self._tally, self._broker, self._loop, self._folder = tally, broker, loop, folder
+
+    def bulk(self, seed: int, decisions: int) -> None:
+        """One round of so many decisions. Whatever goes wrong in it ends it."""
+        started = time.monotonic()
+        done: list[tuple[Fault, int]] = []
+
+        def tell(fault: Fault, decided: int) -> None:
+            done.append((fault, decided))
+            so_far = sum(decided for _, decided in done)
+            print(f"{time.monotonic() - started:.0f} s: {fault.name}; {so_far} decisions so far", flush=True)
+
+        with BulkRound(self._broker, self._loop, self._folder, seed) as round_:
+            report = run_bulk(round_, faults_up_to(round_, decisions), tell)
+        self._tally.add(done, report)
+        print(f"checked after {time.monotonic() - started:.0f} s: {report}", flush=True)
+
+    def round(self, faults: list[Fault], seed: int, workers: int) -> None:
+        """One round of these faults; the next finds the broker as it must be."""
+        started = time.monotonic()
+        try:
+            report = self._report(faults, seed, workers)
+            decisions = report.counts["decisions"]
+            self._tally.add([(fault, decisions) for fault in faults], report)
+            twice = f", {report.forwarded_twice} records forwarded twice" if report.forwarded_twice else ""
+            outcome = str(report) if report.violations else f"ok{twice}"
+        except unittest.SkipTest as skip:
+            self._tally.skip(faults)
+            outcome = f"skipped: {skip}"
+        except Exception:
+            self._tally.fail()
+            outcome = traceback.format_exc()
+            if not self._broker.running:
+                self._broker.start()
+            self._broker.resume()
+        names = ", ".join(fault.name for fault in faults)
+        took = time.monotonic() - started
+        print(f"round {self._tally.rounds} (seed {seed}, {took:.0f} s): {names}: {outcome}", flush=True)
+
+    def _report(self, faults: list[Fault], seed: int, workers: int) -> Report:
+        with Round(self._broker, self._loop, self._folder, seed) as round_:
+            first = faults[0]
+            round_.start(first.workers if first.alone else workers, **first.env)
             round_.load()
             for fault in faults:
                 fault.do(round_)
-            report = round_.finish(late=any(fault.late for fault in faults))
-        tally.add(faults, report)
-        tally.bad_rounds += bool(report.violations)
-        twice = f", {report.forwarded_twice} records forwarded twice" if report.forwarded_twice else ""
-        outcome = str(report) if report.violations else f"ok{twice}"
-    except unittest.SkipTest as skip:
-        tally.skipped.update(fault.name for fault in faults)
-        outcome = f"skipped: {skip}"
-    except Exception:
-        tally.bad_rounds += 1
-        outcome = traceback.format_exc()
-        if not broker.running:
-            broker.start()
-        broker.resume()
-    took = time.monotonic() - started
-    print(f"round {tally.rounds} (seed {seed}, {took:.0f} s): {names}: {outcome}", flush=True)
+            late, large = any(fault.late for fault in faults), any(fault.large for fault in faults)
+            return round_.finish(late=late, large=large)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from streams.broker import EmbeddedBroker
-from tests.chaos.driver import Round
+from tests.chaos.driver import BROKER, Round
 from tests.integration.harness import Loop
 
 MakeRound = Callable[..., Round]
@@ -34,13 +34,13 @@ def loop() -> Iterator[Loop]:
 @pytest.fixture(scope="session")
 def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedBroker]:
     """A broker of our own."""
-    with EmbeddedBroker(tmp_path_factory.mktemp("chaos-broker")) as broker:
+    with EmbeddedBroker(tmp_path_factory.mktemp("chaos-broker"), properties=BROKER) as broker:
         yield broker
 
 
 @pytest.fixture(scope="session")
 def make_round(
     broker: EmbeddedBroker, loop: Loop, tmp_path_factory: pytest.TempPathFactory
-) -> Callable[[int], Round]:
+) -> MakeRound:
     """Makes a round with a seed."""
-    return lambda seed: Round(broker, loop, tmp_path_factory.mktemp("round"), seed)
+    return lambda seed, kind=Round: kind(broker, loop, tmp_path_factory.mktemp("round"), seed)

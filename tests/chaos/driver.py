@@ -8,6 +8,7 @@ import signal
 import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from itertools import count, islice
 from pathlib import Path
 from types import TracebackType
@@ -19,9 +20,10 @@ from aiokafka.errors import KafkaError
 from streams import topics
 from streams.broker import EmbeddedBroker
 from streams.engine.outputs import BATCH_PATIENCE_S
-from tests.chaos.checker import Report, check
+from tests.chaos.checker import Report, check, conclude
 from tests.chaos.history import TOPICS, Exit, History, Sent, Topic, stores_in
-from tests.chaos.scenario import endless
+from tests.chaos.parts import Share, check_shares
+from tests.chaos.scenario import Endless
 from tests.integration.harness import (
     CHANGES,
     PARTITIONS,
@@ -45,6 +47,8 @@ LAG_WITHIN_S = 120.0
 EVENTS = 250
 PAUSE_S = 0.01
 LAUNCHER = "tests.chaos.launcher"
+#: Of the brokers that are hurt: what a topic's settings say of compaction is done soon.
+BROKER = {"log.cleaner.backoff.ms": "500"}
 
 
 class NotingLoad(Load):
@@ -66,7 +70,7 @@ class NotingLoad(Load):
         self.reaches((self.written + count) / len(self._steps))
 
     def acknowledged(self, topic: str, key: bytes | None, value: bytes | None, place: Place) -> None:
-        self.sent.append(Sent(topic, place, key, value))
+        self.sent.append(Sent.of(topic, place, key, value))
 
 
 class Hand(Worker):
@@ -120,16 +124,19 @@ class Hand(Worker):
 class Round:
     """A `with` block around topics, workers and a load; `finish` checks what is left of them."""
 
-    def __init__(self, broker: EmbeddedBroker, loop: Loop, folder: Path, seed: int) -> None:
+    def __init__(
+        self, broker: EmbeddedBroker, loop: Loop, folder: Path, seed: int, partitions: int = PARTITIONS
+    ) -> None:
         self.broker = broker
         self.seed = seed
         self.rng = random.Random(f"faults {seed}")
-        self.world = World(broker.bootstrap, loop, PARTITIONS)
+        self.world = World(broker.bootstrap, loop, partitions)
+        self.partitions = partitions
         self.workers: list[Hand] = []
         self.loads: list[NotingLoad] = []
         #: Around when things happen; a scenario is repeatable but for this.
         self.base_ms = int(time.time() * 1000)
-        self.scenario = endless(seed, self.base_ms, PARTITIONS)
+        self.scenario = Endless(seed, self.base_ms, partitions)
         self._count = count()
         #: What is to be called at the end.
         self.undoes: list[Callable[[], None]] = []
@@ -181,12 +188,16 @@ class Round:
         """Begin to write these steps, or the next of the round's scenario."""
         load = NotingLoad(self.world, list(steps) or list(islice(self.scenario, events)), pause_s)
         if self.loads:
-            # What was acknowledged to the last one is known to this one.
             self.loads[-1].join()
-            load._acknowledged |= self.loads[-1]._acknowledged
+        # What was acknowledged to those before is known to this one.
+        load._acknowledged |= self.acknowledged()
         self.loads.append(load)
         load.start()
         return load
+
+    def acknowledged(self) -> dict[int, int]:
+        """The end of each partition of the changes, as far as it was acknowledged to those who write."""
+        return dict(self.loads[-1]._acknowledged) if self.loads else {}
 
     def goes_on(self, low: int = 30, high: int = 120) -> None:
         """Let so many more records be written; the load is followed by another where it has not as many left."""
@@ -206,7 +217,8 @@ class Round:
         """Keep the load up until something has come about."""
         deadline = time.monotonic() + PATIENCE_S
         while not found():
-            assert time.monotonic() < deadline, f"waited {PATIENCE_S:.0f} s in vain, under load, for {what}"
+            if time.monotonic() > deadline:
+                raise AssertionError(f"waited {PATIENCE_S:.0f} s in vain, under load, for {what}\n{self.state()}")
             self.goes_on(3, 6)
 
     def count(self) -> int:
@@ -217,6 +229,10 @@ class Round:
         """For a command on the round's topics."""
         outside = {name: value for name, value in os.environ.items() if not name.startswith("CONSENT_")}
         return outside | self.world.env
+
+    def settings_are_at(self, org_id: int, version: int) -> None:
+        """Somebody else has written an org's settings: the scenario's next are newer."""
+        self.scenario.versions[org_id] = version
 
     def settings_in_log(self, org_id: int) -> list[tuple[Place, int]]:
         """Where each version of an org's settings lies."""
@@ -231,27 +247,64 @@ class Round:
         """Wait until the workers that run, but for one, have all partitions."""
         others = [worker for worker in self.workers if worker.running and worker is not absent]
         try:
-            wait_for("the others to have all", lambda: sum(o.open_partitions() for o in others) == PARTITIONS)
+            wait_for("the others to have all", lambda: sum(o.open_partitions() for o in others) == self.partitions)
         except AssertionError as error:
             raise AssertionError(f"{error}\n{self.state()}") from None
 
     def state(self) -> str:
         """What every worker has and said last, for a failure's message."""
         return "\n".join(
-            f"{one.name}, {one.running=}, {one.open_partitions()} partitions\n{one.errors[-1500:]}"
+            f"{one.name}, {one.running=}, {one.open_partitions()} partitions\n{one.errors[-6000:]}"
             for one in self.workers
         )
 
     # -- the end --
 
-    def finish(self, *, late: bool = False) -> Report:
+    def finish(self, *, late: bool = False, large: bool = False) -> Report:
         """Wait until all is written and worked off, stop the workers in order, and check.
 
         `late`: things were broken for longer than a request waits, so that some may be told `state_behind`.
+        `large`: there is too much to hold it in memory at once.
         """
+        if large:
+            ending = self.end(late=late)
+            return conclude(ending, check_shares(self.shares(late=late)))
         return check(self.history(late=late))
 
     def history(self, *, late: bool = False) -> History:
+        """All that there is to check, once all is written and worked off and the workers are stopped."""
+        ending = self.end(late=late)
+        numbers = range(self.partitions)
+        return replace(
+            ending,
+            topics={spec.name: Topic(list(self.world.read(spec.name))) for spec in TOPICS},
+            numbers=numbers,
+            ends=self.ends(),
+            sent=self.sent(),
+            stores=[one for worker in self.workers for one in stores_in(worker.datadir, worker.name, numbers)],
+        )
+
+    def shares(self, *, late: bool = False) -> list[Share]:
+        """The same for a check in parts: what is in the logs and on the disks is read there."""
+        sent: list[list[Sent]] = [[] for _ in range(self.partitions)]
+        for one in self.sent():
+            sent[one.place.partition].append(one)
+        folders = {worker.name: worker.datadir for worker in self.workers}
+        return [
+            Share(self.world.config, number, self.ends(number), sent[number], folders, late)
+            for number in range(self.partitions)
+        ]
+
+    def ends(self, number: int | None = None) -> dict[str, int]:
+        """By request id, what was acknowledged before; at least of the requests at home in a partition."""
+        return {name: end for load in self.loads for name, end in load.ends.items()}
+
+    def sent(self) -> list[Sent]:
+        """What was acknowledged to those who write."""
+        return [sent for load in self.loads for sent in load.sent]
+
+    def end(self, *, late: bool) -> History:
+        """Wait, and stop the workers; a history without what is in the logs and on the disks."""
         for load in self.loads:
             load.join()
         for worker in self.workers:
@@ -267,10 +320,6 @@ class Round:
         self.stop(self.workers)
         return History(
             config=self.world.config,
-            topics={spec.name: Topic(list(self.world.read(spec.name))) for spec in TOPICS},
-            ends={name: end for load in self.loads for name, end in load.ends.items()},
-            sent=[sent for load in self.loads for sent in load.sent],
-            stores=[one for worker in self.workers for one in stores_in(worker.datadir, worker.name)],
             exits=[one for worker in self.workers for one in worker.exits],
             unsettled=left,
             settled_s=took,

@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from hashlib import blake2b
 from pathlib import Path
+from typing import NamedTuple
 
 from streams import topics
 from streams.config import Config
-from streams.engine.table import _RocksOptions
+from streams.engine.table import TIME_KEY, _RocksOptions
+from tests.integration.compare import forwarded, origin_of
 from tests.integration.harness import Place, Record
 
 OFFSET_KEY = b"__faust\0offset__"
 #: What the checker reads.
 TOPICS = (topics.CHANGES, topics.REQUESTS, topics.DECISIONS, topics.AUDIT, topics.NOTIFICATIONS, topics.DEADLETTER,
           topics.IDENTITIES, topics.CHANGELOG, topics.IDENTITIES_CHANGELOG)  # fmt: skip
-CHANGELOG_OF = {
-    topics.CUSTOMERS_TABLE: topics.CHANGELOG.name,
-    topics.IDENTITIES_TABLE: topics.IDENTITIES_CHANGELOG.name,
-}
+CHANGELOG_OF = {table: spec.name for table, spec in topics.CHANGELOGS.items()}
 
 
 @dataclass
@@ -32,14 +32,16 @@ class Topic:
         return [record for record in self.records if record.partition == partition]
 
 
-@dataclass(frozen=True)
-class Sent:
-    """A record that was acknowledged, and where."""
+class Sent(NamedTuple):
+    """A record that was acknowledged, and where; what it was is kept as a digest, for there can be a million."""
 
     topic: str
     place: Place
-    key: bytes | None
-    value: bytes | None
+    digest: bytes
+
+    @classmethod
+    def of(cls, topic: str, place: Place, key: bytes | None, value: bytes | None) -> Sent:
+        return cls(topic, place, blake2b(repr((key, value)).encode(), digest_size=8).digest())
 
 
 @dataclass(frozen=True)
@@ -66,10 +68,15 @@ class Exit:
 
 @dataclass
 class History:
-    """A round. It can be read as a `World` is, so the comparison with the slow model works on it."""
+    """A round or a part of it. It can be read as a `World` is, so the comparison with the slow model works on it.
+
+    `numbers` are the partitions that it is about; `copies` were forwarded from them to others.
+    """
 
     config: Config
-    topics: dict[str, Topic]
+    topics: dict[str, Topic] = field(default_factory=dict)
+    numbers: Sequence[int] = ()
+    copies: Sequence[tuple[str, Record]] = ()
     #: By request id, the end of its partition of the changes that was acknowledged before it was written.
     ends: Mapping[str, int] = field(default_factory=dict)
     sent: Sequence[Sent] = ()
@@ -90,13 +97,28 @@ class History:
         return self.topics[topic]
 
 
-def stores_in(datadir: Path, worker: str) -> Iterable[Stored]:
-    """Every partition that is in the data folder of a worker that does not run."""
+    def of(self, number: int) -> History:
+        """What is about one of its partitions."""
+        return replace(
+            self,
+            topics={name: Topic(topic.of(number)) for name, topic in self.topics.items()},
+            numbers=[number],
+            copies=[(t, r) for t, r in forwarded(self) if origin_of(r).partition == number != r.partition],
+            sent=[sent for sent in self.sent if sent.place.partition == number],
+            stores=[stored for stored in self.stores if stored.partition == number],
+        )
+
+
+def stores_in(datadir: Path, worker: str, numbers: Sequence[int]) -> Iterable[Stored]:
+    """Those of these partitions that are in the data folder of a worker that does not run."""
     options = _RocksOptions()
     for path in sorted((datadir / "state").glob("**/*.db")):
         table, _, number = path.stem.rpartition("-")
+        if int(number) not in numbers:
+            continue
         db = options.open(path, read_only=True)
         items = dict(db.items())
         db.close()
         offset = int(items.pop(OFFSET_KEY, b"-1"))
+        items.pop(TIME_KEY, None)
         yield Stored(worker, table, int(number), offset, items)

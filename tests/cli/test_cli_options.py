@@ -40,10 +40,10 @@ COMMANDS = _all_commands(cli)
 def test_the_commands_are_those_of_the_contract() -> None:
     leaves = {" ".join(path) for path in COMMANDS}
     assert leaves == {
-        "up", "broker", "topics", "topics create", "topics check", "topics acls", "settings", "settings check",
-        "settings apply", "settings show", "worker", "publish", "import", "ask", "link", "state", "audit", "deadletter",
-        "deadletter list", "deadletter replay", "users", "users add", "users list", "users remove",
-        "openapi", "asyncapi", "doctor",
+        "up", "broker", "topics", "topics create", "topics check", "topics acls", "topics repartition", "settings",
+        "settings check", "settings apply", "settings show", "worker", "publish", "import", "ask", "link", "state",
+        "audit", "deadletter", "deadletter list", "deadletter replay", "users", "users add", "users list",
+        "users remove", "openapi", "asyncapi", "doctor",
     }  # fmt: skip
 
 

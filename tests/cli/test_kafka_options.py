@@ -138,8 +138,20 @@ def test_no_right_is_for_everything_and_none_changes_or_deletes() -> None:
     assert [row["name"] for row in all_orgs if row["prefixed"]] == ["consent-streams-", "consent-settings-"]
 
 
+def test_the_rights_to_repartition_are_listed_with_the_prefix_of_the_new_topics_only() -> None:
+    words = ["topics", "acls", "--topic-prefix", "old-", "--json"]
+    assert "repartition" not in {row["role"] for row in json.loads(invoke(*words).stdout)}
+    rows = json.loads(invoke(*words, "--role", "repartition", "--to-prefix", "new-").stdout)
+    assert {row["role"] for row in rows} == {"repartition"}
+    assert not any(row["prefixed"] for row in rows)
+    changing = {"Write", "Create", "Delete"}
+    assert not [row for row in rows if row["name"].startswith("old-") and changing & set(row["operations"])]
+    assert [row["name"] for row in rows if "Delete" in row["operations"]] == ["new-consent.notifications"]
+
+
 @pytest.mark.parametrize(
-    "wrong", [["--principal", "nobody=User:x"], ["--principal", "worker"], ["--group", "worker=g"]]
+    "wrong",
+    [["--principal", "nobody=User:x"], ["--principal", "worker"], ["--group", "worker=g"], ["--role", "repartition"]],
 )
 def test_a_role_that_does_not_exist_is_wrong_use(wrong: list[str]) -> None:
     result = invoke("topics", "acls", *wrong)

@@ -378,7 +378,7 @@ ATTRIBUTES: list[tuple[Any, tuple[str, ...]]] = [
     (rocksdb.Store, ("_dbs", "rocksdb_options")),
     (App, ("_crashed", "rebalancing", "consumer_generation_id")),
     (PartitionAssignor, ("_tps_url",)),
-    (Recovery, ("completed",)),
+    (Recovery, ("completed", "active_tps", "active_offsets", "standby_offsets")),
 ]
 
 

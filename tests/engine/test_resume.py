@@ -25,8 +25,11 @@ class Reader:
     async def end(self, topic: str, partition: int) -> int:
         return 100
 
-    async def tail(self, topic: str, partition: int, enough: Any) -> list[Any]:
-        records = self._topics.get(topic, [])
+    async def is_within_tail(self, topic: str, partition: int) -> bool:
+        return True
+
+    async def tail(self, topic: str, partition: int, enough: Any, keep: Any = lambda _: True) -> list[Any]:
+        records = [record for record in self._topics.get(topic, []) if keep(record)]
         for count in range(1, len(records) + 1):
             if enough(records[-count:]):
                 return records[-count:]

@@ -156,6 +156,49 @@ def test_a_partition_reads_its_position_back_from_its_own_record(store: BytesSto
     assert Partition(0, store).applied == 17
 
 
+DAY_S = 86_400
+NOW_S = 1_795_255_200.0
+
+
+def _opened_after(store: BytesStore, folder: Path, age_s: float, monkeypatch: pytest.MonkeyPatch) -> BytesStore:
+    """The store opened again, so long after it was known to hold everything."""
+    store.write(0, [(b"a", b"1")], 5, upto_s=NOW_S)
+    store.write(0, [(b"b", b"2")], 6)  # from somewhere in the midst of the log: it says nothing of what is behind
+    again = _reopened(store, folder)
+    again.table.deletions_kept_s = DAY_S
+    monkeypatch.setattr(table_module.time, "time", lambda: NOW_S + age_s)
+    return again
+
+
+def test_files_that_are_younger_than_half_the_time_that_deletions_are_kept_are_gone_on_with(
+    store: BytesStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    again = _opened_after(store, tmp_path, DAY_S / 2 - 1, monkeypatch)
+    assert (again.offset(0), again.get_many(0, [b"a", b"b"])) == (6, [b"1", b"2"])
+    assert list(again.items_of(0)) == [(b"a", b"1"), (b"b", b"2")]  # the time is not a value of anybody's
+    asyncio.run(again.stop())
+
+
+def test_older_files_are_removed_with_one_warning_to_be_restored_from_the_beginning(
+    store: BytesStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    again = _opened_after(store, tmp_path, DAY_S / 2 + 1, monkeypatch)
+    assert (again.offset(0), again.get_many(0, [b"a", b"b"])) == (-1, [None, None])
+    (said,) = (record.getMessage() for record in caplog.records if record.levelname == "WARNING")
+    assert "customers-0.db is too old and removed" in said
+    assert "remembers deletions for 86400 s" in said
+    again.write(0, [], 0, upto_s=NOW_S + DAY_S)
+    asyncio.run(again.stop())
+
+
+def test_files_that_do_not_say_how_old_they_are_are_too_old(store: BytesStore, tmp_path: Path) -> None:
+    store.write(0, [(b"a", b"1")], 5)
+    again = _reopened(store, tmp_path)
+    again.table.deletions_kept_s = DAY_S
+    assert again.offset(0) == -1
+    asyncio.run(again.stop())
+
+
 @settings(max_examples=15)
 @given(
     writes=st.lists(

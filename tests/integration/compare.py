@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from streams.domain import cells
@@ -60,22 +60,36 @@ def counted(about: str, found: int, wanted: int, text: str) -> Iterator[Fault]:
 class Comparison:
     """Reads everything once. `ends`: by request id, the end of its partition acknowledged before it was written.
 
-    `late`: any request may have run out of time; else only those that asked for haste.
+    `late`: any request may have run out of time; else only those that asked for haste. `numbers`: the partitions to
+    look at, if the world has not all; `copies` then are the records that were forwarded from them to others.
     """
 
-    def __init__(self, world: World, ends: Mapping[str, int] | None = None, *, late: bool = False) -> None:
+    def __init__(
+        self,
+        world: World,
+        ends: Mapping[str, int] | None = None,
+        *,
+        late: bool = False,
+        numbers: Iterable[int] | None = None,
+        copies: Iterable[tuple[str, Record]] = (),
+    ) -> None:
         self.world = world
+        self._copies = copies
         self.late = late
         self.ends = ends or {}
         for topic in (CHANGES, REQUESTS, DECISIONS, AUDIT, NOTIFICATIONS, DEADLETTER, CHANGELOG):
             world.read(topic)
-        self.models = [SlowModel(number, world.config.partitions) for number in range(world.config.partitions)]
+        self._numbers = range(world.config.partitions) if numbers is None else tuple(numbers)
+        self.models = [self._model(number) for number in self._numbers]
         self.audits = self._audits()
         self.notifications = self._notifications()
         self.dead = self._dead_letters()
         self.forwards = self._forwards()
         self.decisions = self._decisions()
         self.seen: Counter[Any] = Counter()
+
+    def _model(self, number: int) -> SlowModel:
+        return SlowModel(number, self.world.config.partitions, self.world.config.max_record_bytes)
 
     def _log(self, topic: str) -> list[Record]:
         return self.world.log(topic).records
@@ -105,12 +119,10 @@ class Comparison:
 
     def _forwards(self) -> dict[tuple[str, Place], list[Record]]:
         found = defaultdict(list)
-        for topic in (CHANGES, REQUESTS):
-            for record in self._log(topic):
-                origin = record.header(FORWARDED)
-                if origin is not None:
-                    _, partition, offset = origin.split("/")
-                    found[topic, Place(int(partition), int(offset))].append(record)
+        for topic, record in (*forwarded(self.world), *self._copies):
+            origin = origin_of(record)
+            if origin.partition in self._numbers:
+                found[topic, origin].append(record)
         return found
 
     def _decisions(self) -> dict[Place, list[Record]]:
@@ -136,8 +148,8 @@ class Comparison:
         ids = Counter(body["decision_id"] for body in (record.body for record in self._log(DECISIONS)))
         for name, times in ids.items():
             yield from counted("decisions", times, 1, f"decision_id {name}")
-        for number in range(len(self.models)):
-            model = SlowModel(number, len(self.models))
+        for number in self._numbers:
+            model = self._model(number)
             changes = iter([*self.world.log(CHANGES).of(number), None])
             change = next(changes)
             for request, as_of in sorted(self._positions(number), key=lambda found: (found[1], found[0].offset)):
@@ -161,6 +173,7 @@ class Comparison:
         if told["kind"] == "forward":
             yield from self._forward_faults(REQUESTS, request, told["to"])
             return
+        yield from counted("forwards", len(self.forwards.get((REQUESTS, request.place), ())), 0, at)
         is_bad = told["kind"] == "deadletter" or told["reason"] == "invalid_request"
         is_answered = told["kind"] != "deadletter"
         yield from counted("dead letters", len(dead), is_bad, f"{at} ({told})")
@@ -222,6 +235,7 @@ class Comparison:
         if told["kind"] == "forward":
             yield from self._forward_faults(CHANGES, record, told["to"])
             return
+        yield from counted("forwards", len(self.forwards.get((CHANGES, record.place), ())), 0, at)
         audits, dead = self.audits["change", record.place], self.dead[CHANGES, record.place]
         is_good = told["kind"] == "audit"
         yield from counted("audit", len(audits), is_good, f"{at} ({told}) {record.value!r:.300}")
@@ -283,11 +297,24 @@ class Comparison:
             *(("notifications", (CHANGES, place)) for place in self.notifications),
             *(("dead letters", at) for at in self.dead),
             *(("decisions", (REQUESTS, place)) for place in self.decisions),
+            *(("forwards", at) for at in self.forwards),
         ]
         # Looking for what is not there leaves empty lists behind, for inputs that are there.
         for about, at in outputs:
             if at not in inputs:
                 yield Fault(about, INVENTED, f"of {at}, which is not there")
+
+
+def forwarded(world: World) -> Iterator[tuple[str, Record]]:
+    """The records that came from another partition, with their topics."""
+    for topic in (CHANGES, REQUESTS):
+        yield from ((topic, r) for r in world.log(topic).records if r.header(FORWARDED) is not None)
+
+
+def origin_of(copy: Record) -> Place:
+    """Where the record was found that this is a copy of."""
+    _, partition, offset = (copy.header(FORWARDED) or "").split("/")
+    return Place(int(partition), int(offset))
 
 
 def plain(value: bytes) -> Doc:

@@ -17,7 +17,8 @@ import sys
 import threading
 import time
 import uuid
-from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -102,8 +103,11 @@ class Loop:
         self._thread = threading.Thread(target=self._loop.run_forever, name="kafka-clients", daemon=True)
         self._thread.start()
 
+    def start(self, coroutine: Coroutine[Any, Any, T]) -> Future[T]:
+        return asyncio.run_coroutine_threadsafe(coroutine, self._loop)
+
     def run(self, coroutine: Coroutine[Any, Any, T], timeout_s: float = 2 * PATIENCE_S) -> T:
-        return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result(timeout_s)
+        return self.start(coroutine).result(timeout_s)
 
     def close(self) -> None:
         self._loop.call_soon_threadsafe(self._loop.stop)
@@ -115,12 +119,16 @@ class Loop:
 
 
 class Log:
-    """All committed records of one topic, in the order in which they were read; grows with every look."""
+    """All committed records of one topic, in the order in which they were read; grows with every look.
 
-    def __init__(self, world: World, topic: str) -> None:
+    Those of some partitions only, if `numbers` are given.
+    """
+
+    def __init__(self, world: World, topic: str, numbers: Iterable[int] | None = None) -> None:
         self.records: list[Record] = []
         self._world = world
-        self._tps = [TopicPartition(world.config.topic(topic), number) for number in range(world.config.partitions)]
+        numbers = range(world.config.partitions) if numbers is None else numbers
+        self._tps = [TopicPartition(world.config.topic(topic), number) for number in numbers]
         self._consumer: AIOKafkaConsumer | None = None
 
     def complete(self) -> list[Record]:
@@ -178,12 +186,14 @@ class Log:
 
 
 class World:
-    """The topics of one test or module on a broker, under a prefix of their own."""
+    """The topics of one test or module on a broker, under a prefix of their own unless one is given."""
 
-    def __init__(self, bootstrap: str, loop: Loop, partitions: int = PARTITIONS) -> None:
+    def __init__(self, bootstrap: str, loop: Loop, partitions: int = PARTITIONS, prefix: str = "") -> None:
         self.loop = loop
         self.config = Config(
-            bootstrap_servers=bootstrap, partitions=partitions, topic_prefix=f"it-{uuid.uuid4().hex[:8]}-"
+            bootstrap_servers=bootstrap,
+            partitions=partitions,
+            topic_prefix=prefix or f"it-{uuid.uuid4().hex[:8]}-",
         )
         self._logs: dict[str, Log] = {}
         self._producer: AIOKafkaProducer | None = None
@@ -413,7 +423,10 @@ class Worker:
 
     def ready(self, patience_s: float = PATIENCE_S) -> Worker:
         """Wait for the line that says so."""
-        wait_for("a worker to be ready", lambda: self._said_ready() or not self.running, patience_s)
+        try:
+            wait_for("a worker to be ready", lambda: self._said_ready() or not self.running, patience_s)
+        except AssertionError as error:
+            raise AssertionError(f"{error}\n{self.errors[-3000:]}") from None
         assert self._said_ready(), f"the worker ended with {self.wait()}:\n{self.errors[-3000:]}"
         return self
 

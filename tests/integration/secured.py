@@ -20,14 +20,16 @@ from streams.broker import EmbeddedBroker
 from streams.broker.ports import free_port
 
 #: Kafka's numbers (`AclOperation`, `ResourceType`, `PatternType`).
-OPERATIONS = {"Read": 3, "Write": 4, "Create": 5, "Describe": 8, "DescribeConfigs": 10}
+OPERATIONS = {
+    "Read": 3, "Write": 4, "Create": 5, "Delete": 6, "Describe": 8, "DescribeConfigs": 10, "AlterConfigs": 11
+}  # fmt: skip
 RESOURCES = {"topic": 2, "group": 3, "transactional_id": 5}
 PATTERNS = {"literal": 3, "prefixed": 4}
 DENY, ALLOW = 2, 3
 
 #: Everybody who can log in, beside `root`, who may do everything.
 ROLES = ("worker", "producer", "campaigns", "gateway", "sender", "analyst", "operator")
-USERS = ("root", *(f"consent-{role}" for role in ROLES))
+USERS = ("root", *(f"consent-{role}" for role in (*ROLES, "repartition")))
 LOGIN = "org.apache.kafka.common.security.scram.ScramLoginModule required;"
 PLAIN = "org.apache.kafka.common.security.plain.PlainLoginModule required"
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -21,7 +22,7 @@ from streams import topics
 from streams.admin import KafkaFault
 from streams.cli import sample
 from streams.client import Producer, Reader, send_settings
-from streams.config import from_environment
+from streams.config import Config, from_environment
 from streams.kafka import connection
 from tests.cli.world import invoke
 from tests.integration.conftest import MakeWorker, MakeWorld
@@ -127,6 +128,28 @@ def test_every_role_can_do_its_work(at_work: tuple[World, Worker], secured: Secu
     assert worker.running, worker.errors
 
 
+def test_the_number_of_partitions_is_changed_with_the_rights_for_it_and_those_only(
+    secured: SecuredKafka, make_world: MakeWorld, make_worker: MakeWorker, loop: Loop
+) -> None:
+    old, new = make_world(2, secured.bootstrap), World(secured.bootstrap, loop, 3)
+    prefix = new.config.topic_prefix
+    secured.allow(invoke("topics", "acls", "--role", "repartition", "--to-prefix", prefix, env=old.env).stdout)
+    login = old.env | secured.login("consent-repartition")
+    words = ["topics", "repartition", "--to-prefix", prefix, "--to-partitions", "3"]
+    make_worker(old).start()
+    Org(old).opt_in()
+    done = invoke(*words, env=login)
+    assert done.exit_code == 0, done.stderr
+    make_worker(new).start()
+    done = invoke(*words, "--switch", env=login)
+    assert done.exit_code == 0, done.stderr
+    assert "1 customers" in done.stdout
+    config = from_environment(login)
+    for world, name in ((old, CHANGES), (old, AUDIT), (new, REQUESTS), (new, AUDIT)):
+        assert asyncio.run(denied(write(config, world.config.topic(name)))), name
+    new.close()
+
+
 # --- what is denied ----------------------------------------------------------------------------------
 
 
@@ -142,25 +165,28 @@ async def denied(attempt: Awaitable[Any]) -> bool:
     return False
 
 
+async def write(config: Config, topic: str) -> None:
+    async with Producer(config) as producer:
+        await (await producer.send(topic, b"100:c", b"{}"))
+
+
+async def read(config: Config, topic: str) -> None:
+    async with Reader(config, topic) as reader:
+        assert [bundle async for bundle in reader.bundles(follow=False)]
+
+
+async def allowed(attempt: Callable[[str], Awaitable[None]], world: World) -> set[str]:
+    """The topics with which it is not denied."""
+    return {spec.name for spec in topics.ALL if not await denied(attempt(world.config.topic(spec.name)))}
+
+
 @pytest.mark.parametrize("role", ROLES)
 def test_a_role_writes_and_reads_its_own_topics_only(world: World, secured: SecuredKafka, role: str) -> None:
     config = from_environment(own(world, secured, role))
-
-    async def write(topic: str) -> None:
-        async with Producer(config) as producer:
-            await (await producer.send(topic, b"100:c", b"{}"))
-
-    async def read(topic: str) -> None:
-        async with Reader(config, topic) as reader:
-            assert [bundle async for bundle in reader.bundles(follow=False)]
-
-    async def allowed(attempt: Callable[[str], Awaitable[None]]) -> set[str]:
-        return {spec.name for spec in topics.ALL if not await denied(attempt(config.topic(spec.name)))}
-
     for name in EVERYTHING:
         world.send(name, b"100:c", b"{}")
-    assert asyncio.run(allowed(write)) == WRITES[role]
-    assert asyncio.run(allowed(read)) == READS[role]
+    assert asyncio.run(allowed(partial(write, config), world)) == WRITES[role]
+    assert asyncio.run(allowed(partial(read, config), world)) == READS[role]
 
 
 @pytest.mark.parametrize("role", ROLES)

@@ -38,9 +38,10 @@ class Owning:
 
         self.world.loop.run(take())
 
-    def write(self, value: bytes, topic: str = AUDIT) -> None:
+    def write(self, value: bytes, *names: str) -> None:
         out = Outputs()
-        out.add(self.world.config.topic(topic), 0, b"k", value)
+        for name in names or (AUDIT,):
+            out.add(self.world.config.topic(name), 0, b"k", value)
         self.world.loop.run(self.writer.write(out))
 
     def write_state(self, value: bytes) -> int:
@@ -99,6 +100,18 @@ def test_an_owner_that_takes_again_goes_on_and_what_it_does_not_own_is_open_to_a
     one.write(b"not owned either", topics.DECISIONS.name)
     assert values(world, AUDIT)[-3:] == [b"turn 0", b"turn 1", b"turn 2"]
     assert values(world, topics.DECISIONS.name) == [b"not owned", b"not owned either"]
+
+
+def test_an_earlier_owner_writes_nothing_of_what_it_does_not_own_either_where_both_go_together(
+    owners: tuple[Owning, Owning], world: World
+) -> None:
+    old, new = owners
+    old.take()
+    old.write(b"together", topics.IDENTITIES.name, AUDIT)
+    new.take()
+    with pytest.raises(FencedError, match="another worker owns"):
+        old.write(b"a zombie's", topics.IDENTITIES.name, AUDIT)
+    assert values(world, topics.IDENTITIES.name) == [b"together"]
 
 
 def test_renewing_keeps_an_owner_and_tells_one_that_lost(owners: tuple[Owning, Owning], world: World) -> None:

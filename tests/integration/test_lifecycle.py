@@ -93,6 +93,14 @@ def test_a_stop_while_a_request_waits_leaves_it_to_the_next_start(
     Comparison(world).check()
 
 
+def test_a_stop_while_a_silent_broker_is_asked_ends_the_worker_at_once(world: World, make_worker: MakeWorker) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        worker = make_worker(world, CONSENT_BOOTSTRAP_SERVERS=f"127.0.0.1:{silent.getsockname()[1]}").start()
+        silent.accept()
+        assert worker.stop() == 0, worker.errors
+    assert "Traceback" not in worker.errors
+
+
 # --- starts that are refused -------------------------------------------------------------------------
 
 

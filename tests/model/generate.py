@@ -311,9 +311,9 @@ class _Maker:
     def registered(self, org_id: int, customer: str) -> None:
         event = self.event("customer.registered", org_id, customer)
         if self.rng.random() < 0.7:
-            number = self.rng.randrange(5)  # few numbers: several customers share one
+            number = self.person()
             identifiers = {
-                "mobile": f"+4917000000{number}",
+                "mobile": f"+49170{number:06d}",
                 "email": f"p{number}@example.org",
                 "external_id": f"x{number}",
             }
@@ -321,6 +321,10 @@ class _Maker:
         if self.rng.random() < 0.5:
             event["language"] = self.rng.choice(("en", "de", "hi"))
         self.change(event)
+
+    def person(self) -> int:
+        """Few have an identifier of their own: several customers share one."""
+        return self.rng.randrange(5)
 
     def any_registered(self) -> None:
         org_id = self.org_id()
@@ -493,9 +497,12 @@ class _Maker:
         return self.key(event | {"customer_id": self.rng.choice(names)}) if names else b"no agreement"
 
     def too_large(self, size: int) -> None:
+        """A change, and a request."""
         org_id = self.org_id()
         event = self.event("consent.changed", org_id, self.customer(org_id)) | self.place(org_id) | {"type": "OPTIN"}
         self.steps.append(("change", self.key(event), dump(event | {"proof": {"page": "x" * size}}), None))
+        request = self.plain_request(org_id, event["customer_id"]) | {"page": "x" * size}
+        self.steps.append(("request", self.key(request), dump(request), None))
 
     # -- requests --
 

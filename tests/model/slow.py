@@ -218,8 +218,7 @@ class SlowModel:
             return dead(bad.code)
 
     def _apply_home(self, timestamp_ms: int, key: bytes, value: bytes | None) -> Doc:
-        if self.max_value_bytes is not None and value is not None and len(value) > self.max_value_bytes:
-            raise Bad("too_large")
+        self._refuse_large(value)
         event = read_change(value)
         if event["event"] == "settings.changed":
             return self._settings_changed(event, key)
@@ -234,6 +233,10 @@ class SlowModel:
         if event["event"] == "consent.batch_reverted":
             return self._reverted(event, timestamp_ms)
         return self._consent(event, timestamp_ms)
+
+    def _refuse_large(self, value: bytes | None) -> None:
+        if self.max_value_bytes is not None and value is not None and len(value) > self.max_value_bytes:
+            raise Bad("too_large")
 
     def _settings_changed(self, event: Doc, key: bytes) -> Doc:
         doc = event["settings"]
@@ -430,6 +433,7 @@ class SlowModel:
         if home != self.partition:
             return {"kind": "forward", "to": home}
         try:
+            self._refuse_large(value)
             request = read_object(value)
         except Bad as bad:
             return dead(bad.code)

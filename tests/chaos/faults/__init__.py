@@ -6,7 +6,7 @@ can go on: several can follow each other.
 
 from __future__ import annotations
 
-from tests.chaos.faults import brokers, disks, loads, workers
-from tests.chaos.faults.registry import FAULTS, Fault
+from tests.chaos.faults import brokers, changelogs, disks, loads, workers
+from tests.chaos.faults.registry import FAULTS, Deck, Fault
 
-__all__ = ["FAULTS", "Fault", "brokers", "disks", "loads", "workers"]
+__all__ = ["FAULTS", "Deck", "Fault", "brokers", "changelogs", "disks", "loads", "workers"]

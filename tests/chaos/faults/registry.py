@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import random
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from tests.chaos.driver import Round
@@ -14,7 +15,7 @@ Do = Callable[[Round], None]
 class Fault:
     """What is done, and the workers it wants; `long`: it takes so long that only `make chaos` does it.
 
-    `alone`: no other fault may be in the same round.
+    `alone`: no other fault may be in the same round. `late`, `large`: see `Round.finish`.
     """
 
     name: str
@@ -24,9 +25,36 @@ class Fault:
     long: bool = False
     alone: bool = False
     late: bool = False
+    large: bool = False
 
 
 FAULTS: dict[str, Fault] = {}
+#: How often each comes up beside the others; a kill is what happens most.
+WEIGHTS = {"kill -9 of a worker": 4}
+
+
+class Deck:
+    """Faults to be drawn at random: each comes up as often as its weight says before any comes up again."""
+
+    def __init__(self, rng: random.Random, faults: Iterable[Fault]) -> None:
+        self._rng = rng
+        self._faults = [fault for fault in faults for _ in range(WEIGHTS.get(fault.name, 1))]
+        self._left: list[Fault] = []
+
+    def draw(self) -> Fault:
+        """The next one."""
+        if not self._left:
+            self._left = self._rng.sample(self._faults, len(self._faults))
+        return self._left.pop()
+
+    def draw_together(self, most: int) -> list[Fault]:
+        """One that must be alone, or at most so many that follow each other."""
+        drawn = [self.draw()]
+        wanted = 0 if drawn[0].alone else self._rng.randrange(most)
+        for fault in [one for one in self._left if not one.alone][:wanted]:
+            self._left.remove(fault)
+            drawn.append(fault)
+        return drawn
 
 
 def fault(name: str, **about: object) -> Callable[[Do], Do]:

@@ -6,7 +6,7 @@ import signal
 
 from tests.chaos.driver import Hand, Round
 from tests.chaos.faults.registry import fault
-from tests.integration.harness import PARTITIONS, wait_for
+from tests.integration.harness import wait_for
 
 #: Every step of a checkpoint, of answering, and of taking a partition over.
 STEPS = (
@@ -61,6 +61,15 @@ def kill_at_steps(round_: Round) -> None:
 def kill_at_every_step(round_: Round) -> None:
     for step in STEPS:
         _kill_at(round_, round_.workers[0], step)
+
+
+@fault("kill -9 at a step of a checkpoint, beside others")
+def kill_at_a_step(round_: Round) -> None:
+    worker = round_.pick()
+    _kill_at(round_, worker, round_.rng.choice(STEPS))
+    worker.start()
+    round_.goes_on()
+    worker.ready()
 
 
 @fault("SIGTERM under load, twice in a row")
@@ -157,4 +166,5 @@ def standby(round_: Round) -> None:
     round_.others_take_over(worker)
     round_.goes_on()
     worker.start().ready()
-    wait_for("both to have partitions", lambda: all(0 < one.open_partitions() < PARTITIONS for one in round_.workers))
+    both = round_.workers
+    wait_for("both to have partitions", lambda: all(0 < one.open_partitions() < round_.partitions for one in both))

@@ -1,0 +1,81 @@
+"""The switch: when the copy is complete, whether it is the same, and what makes it the installation."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from aiokafka import TopicPartition
+from aiokafka.admin import RecordsToDelete
+
+from streams import topics
+from streams.admin import connected
+from streams.config import Config
+
+from .closing import alter, open_inputs
+from .comparing import States, states_of
+from .copying import Copying
+from .making import LIVE, TIMES
+from .reading import ends_of, reading
+
+POLL_S = 0.5
+
+Tell = Callable[[str], None]
+
+
+async def drain(copying: Copying, old: Config, new: Config, tell: Tell) -> None:
+    """Copy on until all that was written to the old installation is worked off in both."""
+    while not await is_drained(copying, old, new, tell):
+        await copying.catch_up()
+        await asyncio.sleep(POLL_S)
+
+
+async def is_drained(copying: Copying, old: Config, new: Config, tell: Tell) -> bool:
+    """Whether all that was written to the old installation is worked off in both.
+
+    Working off what others wrote may write changes; so whether all of those are copied is looked at last.
+    """
+    for config in (old, new):
+        left = await _behind(config)
+        if left:
+            tell(f"{left} records left to the workers of {_name(config)}")
+            return False
+    ends = await ends_of(old, topics.CHANGES)
+    return all(copying.positions[number] >= end for number, end in ends.items())
+
+
+async def compare(old: Config, new: Config) -> tuple[States, list[dict[str, str]]]:
+    """The old installation's states, and what differs in the new one."""
+    before, after = await states_of(old), await states_of(new)
+    return before, before.differences(after)
+
+
+async def finish(new: Config) -> None:
+    """Make the copy an installation: messages that were sent before are not sent again, and inputs are taken.
+
+    The broker sets the times from here on, which says that the switch is done: so that is the last step.
+    """
+    ends = await ends_of(new, topics.NOTIFICATIONS)
+    name = new.topic(topics.NOTIFICATIONS.name)
+    async with connected(new) as client:
+        await client.delete_records(
+            {TopicPartition(name, number): RecordsToDelete(end) for number, end in ends.items() if end}
+        )
+    await open_inputs(new)
+    await alter(new, {topics.CHANGES.name: {TIMES: LIVE}})
+
+
+async def _behind(config: Config) -> int:
+    """Records of all sources that the group has not worked off, markers of transactions included."""
+    left, numbers = 0, range(config.partitions)
+    async with reading(config) as reader:
+        for spec in topics.SOURCES:
+            name = config.topic(spec.name)
+            ends = await reader.ends(name, numbers)
+            done = await reader.committed(config.group, name, numbers)
+            left += sum(max(0, ends[number] - done[number]) for number in numbers)
+    return left
+
+
+def _name(config: Config) -> str:
+    return f"prefix {config.topic_prefix!r}" if config.topic_prefix else "no prefix"
