@@ -99,7 +99,7 @@ class Scribe:
         key, home = place
         headers = [_SPEC, ("ce_type", spec.name.encode()), ("ce_source", self._place_head[:-1]), _JSON]
         headers.append((POSITION, self._place_of(record)))
-        out.add(self._prefix + spec.name, home, key, body, (encode_headers(headers),))
+        out.add(self._prefix + spec.name, home, key, body, (encode_headers(headers),), by=self.partition)
 
     def notification(self, out: Outputs, record: Record, kind: MessageKind, body: bytes) -> None:
         """The one message that a change causes, for the change's own key and partition."""
@@ -134,8 +134,8 @@ class Scribe:
             return
         metrics.MISROUTED.labels(self._source).inc()
         log.debug("sent home, to partition %d", home, extra=about(self._source, self.partition, record.offset))
-        mark = (FORWARDED, self._place_of(record))
-        out.add(self._read_from, home, record.key, record.value, (encode_headers([*record.headers, mark]),))
+        headers = encode_headers([*record.headers, (FORWARDED, self._place_of(record))])
+        out.add(self._read_from, home, record.key, record.value, (headers,), by=self.partition)
 
 
 def progress_header(progress: bytes) -> bytes:

@@ -193,7 +193,7 @@ class Engine:
 
         async def take(name: str, writer: Writer, specs: tuple[TopicSpec, ...]) -> None:
             places = [(self.config.topic(spec.name), number) for spec in specs]
-            writer.own(places, await self._fences.take(f"{self.config.owner_ids}{name}-{number}", places))
+            writer.own(number, places, await self._fences.take(f"{self.config.owner_ids}{name}-{number}", places))
 
         await asyncio.gather(*(take(*one) for one in own))
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from typing import Any
 
-from aiokafka import AIOKafkaProducer, TopicPartition
+from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError, ProducerFenced
 
 from streams.config import Config
@@ -25,6 +26,9 @@ BATCH_PATIENCE_S = 7 * 86_400
 #: A record's lengths, times and empty headers take less than this.
 RECORD_OVERHEAD = 64
 
+#: Records are numbered with 31 bits, round and round.
+_LAST_NUMBER = (1 << 31) - 1
+
 Values = Iterable[tuple[bytes, bytes | None]]
 Group = list[tuple[bytes, bytes]]
 
@@ -39,27 +43,55 @@ class Outputs:
     __slots__ = ("_open", "batches")
 
     def __init__(self) -> None:
-        self._open: dict[tuple[str, int], RecordBatch] = {}
+        self._open: dict[tuple[str, int, int | None], RecordBatch] = {}
         #: Topic, partition and records, in the order in which they were begun.
         self.batches: list[tuple[str, int, RecordBatch]] = []
 
     def add(
-        self, topic: str, partition: int, key: bytes | None, value: bytes | None, headers: Iterable[bytes] = NO_HEADERS
+        self,
+        topic: str,
+        partition: int,
+        key: bytes | None,
+        value: bytes | None,
+        headers: Iterable[bytes] = NO_HEADERS,
+        by: int | None = None,
     ) -> None:
-        """One more record for a topic's partition; `headers` as `RecordBatch.add` takes them."""
-        place = (topic, partition)
+        """One more record for a topic's partition; `headers` as `RecordBatch.add` takes them.
+
+        `by` is the partition as whose owner it is written, where it goes to one that nobody owns.
+        """
+        place = (topic, partition, by)
         batch = self._open.get(place)
         if batch is None or not batch.add(key, value, headers):
             batch = self._open[place] = RecordBatch(OUTPUT_BATCH_BYTES)
+            batch.by = by
             # A batch takes its first record whatever its size; the broker refuses what is too large.
             batch.add(key, value, headers)
             self.batches.append((topic, partition, batch))
 
 
+class Numbers:
+    """Numbers the records that an owner writes to a partition of a topic, from 0 on: the broker takes them in order."""
+
+    def __init__(self, owner: Owner) -> None:
+        self._owner = owner
+        self._next: dict[Place, int] = {}
+
+    def at(self, place: Place) -> Callable[[int], tuple[int, int, int]]:
+        """Numbers batches for this place, as `RecordBatch.number`."""
+        return partial(self._number, place)
+
+    def _number(self, place: Place, count: int) -> tuple[int, int, int]:
+        first = self._next.get(place, 0)
+        self._next[place] = (first + count) & _LAST_NUMBER
+        return *self._owner, first
+
+
 class Writer:
     """An idempotent producer (acks=all) that writes whole batches and returns when all of them are acknowledged.
 
-    What it writes to partitions that it owns is refused once another owner has taken them: FencedError.
+    What it writes to partitions that it owns is refused once another owner has taken them: FencedError. What it writes
+    elsewhere as their owner is refused there once the other owner has written there too.
     """
 
     def __init__(self, config: Config) -> None:
@@ -71,15 +103,13 @@ class Writer:
             max_request_size=2 * CHANGELOG_BYTES,
             linger_ms=0,
         )
-        self._owners: dict[Place, Owner] = {}
+        self._owners: dict[int, Numbers] = {}
+        self._owned: dict[Place, Numbers] = {}
 
-    def own(self, places: Iterable[Place], owner: Owner) -> None:
-        """Write to these partitions of topics as their owner from here on; nothing may be under way there."""
-        sequences = self._producer._txn_manager._sequence_numbers
-        for topic, partition in places:
-            self._owners[topic, partition] = owner
-            # An epoch's first record is its number 0.
-            sequences[TopicPartition(topic, partition)] = 0
+    def own(self, number: int, places: Iterable[Place], owner: Owner) -> None:
+        """Write to these places, and for this partition elsewhere, as the owner; nothing may be under way there."""
+        self._owners[number] = Numbers(owner)
+        self._owned.update(dict.fromkeys(places, self._owners[number]))
 
     async def start(self) -> None:
         await self._producer.start()
@@ -95,7 +125,7 @@ class Writer:
         What goes to partitions that nobody owns goes last, and not at all if another worker has taken ours.
         """
         for owned in (True, False):
-            batches = [batch for batch in outputs.batches if (batch[:2] in self._owners) is owned]
+            batches = [one for one in outputs.batches if (one[2].by is None) is owned]
             if batches:
                 await self._write(batches)
 
@@ -138,11 +168,13 @@ class Writer:
         written = await self._write(batches)
         return {partition: int(one.offset) for partition, one in zip(values, written, strict=True)}
 
-    async def _write(self, batches: Iterable[tuple[str, int, Any]]) -> list[Any]:
+    async def _write(self, batches: Iterable[tuple[str, int, RecordBatch]]) -> list[Any]:
         """Hand over all batches, so that they travel together, then wait for every acknowledgement."""
         pending = []
         for topic, partition, batch in batches:
-            batch.owner = self._owners.get((topic, partition))
+            place = (topic, partition)
+            numbers = self._owned.get(place) if batch.by is None else self._owners[batch.by]
+            batch.number = None if numbers is None else numbers.at(place)
             pending.append((topic, await self._producer.send_batch(batch, topic, partition=partition)))
         return [await self._acknowledged(topic, future) for topic, future in pending]
 

@@ -8,7 +8,7 @@ processor's own: a third of the time for the records that the worker writes.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from struct import Struct
 
 from crc32c import crc32c
@@ -81,7 +81,7 @@ class RecordBatch:
     the batch was begun.
     """
 
-    __slots__ = ("_built", "_closed", "_count", "_limit", "_parts", "_producer", "_size", "owner", "timestamp")
+    __slots__ = ("_built", "_closed", "_count", "_limit", "_parts", "_producer", "_size", "by", "number", "timestamp")
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
@@ -92,8 +92,10 @@ class RecordBatch:
         self._count = 0
         self._closed = False
         self._producer = (-1, -1, -1)
-        #: Producer id and epoch to be written under, instead of the producer's own.
-        self.owner: tuple[int, int] | None = None
+        #: The partition as whose owner it is written, where it goes to one that nobody owns.
+        self.by: int | None = None
+        #: Gives so many records their producer id, epoch and first number, instead of the producer's own.
+        self.number: Callable[[int], tuple[int, int, int]] | None = None
         self._built: bytes | None = None
 
     def add(self, key: bytes | None, value: bytes | None, headers: Iterable[bytes] = NO_HEADERS) -> bool:
@@ -132,7 +134,7 @@ class RecordBatch:
         return self._closed
 
     def _set_producer_state(self, producer_id: int, epoch: int, sequence: int) -> None:
-        self._producer = (*(self.owner or (producer_id, epoch)), sequence)
+        self._producer = (producer_id, epoch, sequence) if self.number is None else self.number(self._count)
 
     def _build(self) -> bytes:
         """The batch's bytes. A retry sends the same bytes again."""

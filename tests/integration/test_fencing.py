@@ -34,14 +34,14 @@ class Owning:
 
     def take(self) -> None:
         async def take() -> None:
-            self.writer.own(self.places, await self.fences.take(ID + self.world.config.topic_prefix, self.places))
+            self.writer.own(0, self.places, await self.fences.take(ID + self.world.config.topic_prefix, self.places))
 
         self.world.loop.run(take())
 
     def write(self, value: bytes, *names: str) -> None:
         out = Outputs()
         for name in names or (AUDIT,):
-            out.add(self.world.config.topic(name), 0, b"k", value)
+            out.add(self.world.config.topic(name), 0, b"k", value, by=None if name == AUDIT else 0)
         self.world.loop.run(self.writer.write(out))
 
     def write_state(self, value: bytes) -> int:
@@ -89,17 +89,54 @@ def test_an_earlier_owner_can_write_nothing_more_even_where_the_new_one_has_not_
     assert values(world, CHANGELOG)[-1:] == [b"old state"]
 
 
-def test_an_owner_that_takes_again_goes_on_and_what_it_does_not_own_is_open_to_all(
-    owners: tuple[Owning, Owning], world: World
-) -> None:
-    one, other = owners
+def test_an_owner_that_takes_again_goes_on_there_and_elsewhere(owners: tuple[Owning, Owning], world: World) -> None:
+    one, _ = owners
     for turn in range(3):
         one.take()
         one.write(b"turn %d" % turn)
-    other.write(b"not owned", topics.DECISIONS.name)
-    one.write(b"not owned either", topics.DECISIONS.name)
+        for n in range(2):
+            one.write(b"elsewhere %d %d" % (turn, n), topics.INBOUND.name)
     assert values(world, AUDIT)[-3:] == [b"turn 0", b"turn 1", b"turn 2"]
-    assert values(world, topics.DECISIONS.name) == [b"not owned", b"not owned either"]
+    assert values(world, topics.INBOUND.name) == [b"elsewhere %d %d" % (turn, n) for turn in range(3) for n in range(2)]
+
+
+def test_an_earlier_owner_writes_nothing_more_elsewhere_once_the_new_one_has(
+    owners: tuple[Owning, Owning], world: World
+) -> None:
+    old, new = owners
+    old.take()
+    old.write(b"old", topics.CHANGES.name)
+    new.take()
+    old.write(b"a zombie's, which the new one repeats", topics.CHANGES.name)
+    new.write(b"new", topics.CHANGES.name)
+    with pytest.raises(FencedError, match="another worker owns"):
+        old.write(b"a zombie's", topics.CHANGES.name)
+    new.write(b"newer", topics.CHANGES.name)
+    told = [b"old", b"a zombie's, which the new one repeats", b"new", b"newer"]
+    assert values(world, topics.CHANGES.name) == told
+
+
+def test_owners_of_several_partitions_number_what_they_write_to_one_place_each_by_itself(
+    owners: tuple[Owning, Owning], world: World
+) -> None:
+    one, _ = owners
+    one.take()
+
+    async def write() -> None:
+        topic = world.config.topic(topics.DECISIONS.name)
+        # Partition 5 is opened, and opened again; what it writes is numbered from 0 on each time.
+        for turn in range(2):
+            one.writer.own(5, [], await one.fences.take("owner 5" + world.config.topic_prefix, one.places))
+            for n in range(3):
+                out = Outputs()
+                for by in (5, 0, 5):
+                    out.add(topic, 0, b"k", b"%d %d of %d" % (turn, n, by), by=by)
+                await one.writer.write(out)
+
+    world.loop.run(write())
+    assert values(world, topics.DECISIONS.name) == [
+        b"%d %d of %d" % (turn, n, by) for turn in range(2) for n in range(3) for by in (5, 5, 0)
+    ]
 
 
 def test_an_earlier_owner_writes_nothing_of_what_it_does_not_own_either_where_both_go_together(
