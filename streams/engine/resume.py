@@ -17,15 +17,15 @@ import msgspec
 
 from streams import topics
 from streams.config import Config
-from streams.engine.records import FORWARDED, POSITION, PROGRESS
+from streams.engine.records import FORWARDED, POSITION, PROGRESS, was_forwarded
 from streams.engine.requests import MOST_AHEAD, Progress
 from streams.engine.tail import LogReader
 from streams.topics import TopicSpec
 
 OffsetsOf = Callable[[list[Any]], list[int]]
 
-#: Both lanes of a partition write to its audit; so many batches of records hold more than one checkpoint of each.
-CHECKPOINTS_BACK = 8
+#: An output was not written before its input: look back so much further than that, for clocks that differ.
+SKEW_MS = 60_000
 #: A record that is sent home again was first sent within a request's longest wait and a session: look back so far,
 #: or so many records.
 FORWARDS_BACK_S = 120
@@ -40,7 +40,7 @@ async def forwarded_records(reader: LogReader, config: Config, source: str) -> F
     oldest = (time.time() - FORWARDS_BACK_S) * 1000
     tails = await asyncio.gather(
         *(
-            reader.tail(config.topic(source), number, lambda r: len(r) >= MOST_FORWARDS or _is_older(r, oldest))
+            reader.tail(config.topic(source), number, _never, was_forwarded, since=oldest, most=MOST_FORWARDS)
             for number in range(config.partitions)
         )
     )
@@ -69,12 +69,17 @@ async def _outputs_of(
 ) -> dict[str, set[int]]:
     if await reader.end(config.topic(source), partition) <= first:
         return {}
+    written_at = await reader.written_at(config.topic(source), partition, first)
+    if written_at is None:
+        return {}
     found: dict[str, set[int]] = {}
     for spec in outputs:
         inputs = _buried if spec is topics.DEADLETTER else _caused
         offsets_of = partial(inputs, source=source, config=config, partition=partition)
-        enough = partial(_reach_back, offsets_of=offsets_of, offset=first, config=config)
-        records = await reader.tail(config.topic(spec.name), partition, enough)
+        enough = partial(_reach_back, offsets_of=offsets_of, offset=first)
+        # Beside them are those of other sources, as many as there were requests: no number of them is enough.
+        keep = partial(_is_among, offsets_of=offsets_of)
+        records = await reader.tail(config.topic(spec.name), partition, enough, keep, since=written_at - SKEW_MS)
         offsets = {offset for offset in offsets_of(records) if offset >= first}
         if offsets:
             found[spec.name] = offsets
@@ -105,8 +110,9 @@ async def progress_of_requests(
     progress = Progress(floor, floor, frozenset(bodies), promised, unexplained, known)
     offsets_of = partial(_buried, source=topics.REQUESTS.name, config=config, partition=partition)
     # They are written when the request is read, up to so far ahead.
-    enough = partial(_reach_back, offsets_of=offsets_of, offset=floor - MOST_AHEAD, config=config)
-    dead = await reader.tail(config.topic(topics.DEADLETTER.name), partition, enough)
+    enough = partial(_reach_back, offsets_of=offsets_of, offset=floor - MOST_AHEAD)
+    keep = partial(_is_among, offsets_of=offsets_of)
+    dead = await reader.tail(config.topic(topics.DEADLETTER.name), partition, enough, keep)
     offsets = {offset for offset in offsets_of(dead) if offset >= floor}
     return progress, {topics.DEADLETTER.name: offsets} if offsets else {}
 
@@ -130,20 +136,23 @@ def _of_requests(outputs: list[Any], partition: int) -> Iterator[tuple[Any, int]
             yield record, offset
 
 
-def _reach_back(records: list[Any], offsets_of: OffsetsOf, offset: int, config: Config) -> bool:
-    """Whether the records reach back beyond one checkpoint's outputs: to one that was done before, or far enough."""
-    return len(records) >= CHECKPOINTS_BACK * config.batch_records or any(o < offset for o in offsets_of(records))
+def _reach_back(records: list[Any], offsets_of: OffsetsOf, offset: int) -> bool:
+    """Whether the records reach back beyond one checkpoint's outputs: to one that was done before."""
+    return any(o < offset for o in offsets_of(records))
+
+
+def _is_among(record: Any, offsets_of: OffsetsOf) -> bool:
+    return bool(offsets_of([record]))
+
+
+def _never(_: list[Any]) -> bool:
+    return False
 
 
 def _before(records: list[Any], offset: int) -> bool:
     """Whether the records reach back to a time when no request at or above `offset` had been looked at."""
     first = next((mark for mark in map(_mark, records) if mark is not None), None)
     return first is not None and first[1] <= offset
-
-
-def _is_older(records: list[Any], timestamp: float) -> bool:
-    """Whether the records reach back beyond a time, in milliseconds since 1970."""
-    return bool(records) and records[0].timestamp < timestamp
 
 
 def _header(record: Any, name: str) -> bytes | None:

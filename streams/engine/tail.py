@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
+from contextlib import aclosing
+from math import inf
 from typing import Any
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
@@ -13,8 +15,11 @@ from streams.kafka import connection
 
 #: First look at so many records of a partition's end, then at four times as many, up to the limit.
 FIRST_LOOK = 2_000
-#: One checkpoint's outputs fit into this many records, and so do all answers beyond a request that waits (MOST_AHEAD).
+#: One checkpoint's outputs fit into this many records, with the answers that are written beside it, and so do all
+#: answers beyond a request that waits (MOST_AHEAD).
 LIMIT = 256_000
+#: What `message.timestamp.type` LogAppendTime makes of a record.
+_BROKERS_TIME = 1
 
 #: Markers move the position without a record, of which the consumer does not tell: a look at it ends after so long.
 LOOK_MS = 50
@@ -28,7 +33,10 @@ class LogReader:
 
     def __init__(self, config: Config) -> None:
         self._connection = {**connection(config), "client_id": f"{config.group}-reader"}
-        self._options = {**self._connection, "enable_auto_commit": False, "group_id": None}
+        # What retention takes away while we look is not looked at; what is left is.
+        self._options = {
+            **self._connection, "enable_auto_commit": False, "group_id": None, "auto_offset_reset": "earliest"
+        }  # fmt: skip
         self._ends: Any = None
         self._admin: Any = None
 
@@ -71,33 +79,60 @@ class LogReader:
         starts = await self._ends.beginning_offsets([tp])
         return int(starts[tp])
 
-    async def tail(self, topic: str, partition: int, enough: Enough, keep: Keep = lambda _: True) -> list[Any]:
+    async def written_at(self, topic: str, partition: int, offset: int) -> float | None:
+        """When the broker took a partition's first record from an offset on, in milliseconds since 1970.
+
+        0 if the topic has its producers' times; None if there is no such record.
+        """
+        end, start = await self.end(topic, partition), await self.beginning(topic, partition)
+        async with aclosing(self.scan(topic, partition, max(offset, start), end)) as scanned:
+            async for records in scanned:
+                if records:
+                    return float(records[0].timestamp) if records[0].timestamp_type == _BROKERS_TIME else 0.0
+        return None
+
+    async def tail(
+        self,
+        topic: str,
+        partition: int,
+        enough: Enough,
+        keep: Keep = lambda _: True,
+        *,
+        since: float = 0.0,
+        most: int = LIMIT,
+    ) -> list[Any]:
         """The last records of a partition that are to be kept, oldest first: as many as `enough` of them asks for.
 
-        No more than LIMIT are looked at.
+        No more than `most` are looked at, nor those before one that is older than `since` (milliseconds since 1970).
         """
         end, start = await self.end(topic, partition), await self.beginning(topic, partition)
         found: list[Any] = []
-        count, first = FIRST_LOOK, end
+        count, first = min(FIRST_LOOK, most), end
         while True:
             older = max(start, end - count)
-            found = await self._range(TopicPartition(topic, partition), older, first, keep) + found
+            some, oldest = await self._range(TopicPartition(topic, partition), older, first, keep)
+            found = some + found
             first = older
-            if first == start or count >= LIMIT or enough(found):
+            if first == start or count >= most or oldest < since or enough(found):
                 return found
-            count = min(count * 4, LIMIT)
+            count = min(count * 4, most)
 
     async def is_within_tail(self, topic: str, partition: int) -> bool:
         """Whether a tail may reach back to the partition's first record."""
         return await self.end(topic, partition) - await self.beginning(topic, partition) <= LIMIT
 
-    async def _range(self, tp: TopicPartition, first: int, end: int, keep: Keep) -> list[Any]:
-        scanned = self.scan(tp.topic, tp.partition, first, end)
-        return [record async for records in scanned for record in records if keep(record)]
+    async def _range(self, tp: TopicPartition, first: int, end: int, keep: Keep) -> tuple[list[Any], float]:
+        """The records to be kept, and how old the oldest of all is."""
+        found: list[Any] = []
+        oldest = inf
+        async for records in self.scan(tp.topic, tp.partition, first, end):
+            found += [record for record in records if keep(record)]
+            oldest = min([oldest, *(record.timestamp for record in records[:1])])
+        return found, oldest
 
     async def scan(
         self, topic: str, partition: int, first: int, end: int, *, committed: bool = False
-    ) -> AsyncIterator[list[Any]]:
+    ) -> AsyncGenerator[list[Any], None]:
         """A partition's records from `first` up to `end`, as they are fetched; `committed`: none that were aborted."""
         if first >= end:
             return

@@ -12,7 +12,8 @@ import pytest
 from streams.config import Config
 from streams.engine import resume
 
-CONFIG = Config(topic_prefix="p-")
+CONFIG = Config(topic_prefix="p-", batch_records=10)
+WRITTEN_AT = 1_795_000_000_000.0
 Header = tuple[str, bytes | None]
 
 
@@ -28,7 +29,13 @@ class Reader:
     async def is_within_tail(self, topic: str, partition: int) -> bool:
         return True
 
-    async def tail(self, topic: str, partition: int, enough: Any, keep: Any = lambda _: True) -> list[Any]:
+    async def written_at(self, topic: str, partition: int, offset: int) -> float | None:
+        return None if offset >= 100 else WRITTEN_AT
+
+    async def tail(
+        self, topic: str, partition: int, enough: Any, keep: Any = lambda _: True, *, since: float = 0.0
+    ) -> list[Any]:
+        assert since in (0.0, WRITTEN_AT - resume.SKEW_MS)
         records = [record for record in self._topics.get(topic, []) if keep(record)]
         for count in range(1, len(records) + 1):
             if enough(records[-count:]):
@@ -84,6 +91,11 @@ def test_outputs_at_or_above_the_state_are_those_of_the_unfinished_checkpoint() 
     notices = [audit("consent.changes", offset) for offset in (8, 12)]
     found = of_changes(10, consent_audit=audits, consent_deadletter=letters, consent_notifications=notices)
     assert found == {"consent.audit": {10, 12}, "consent.deadletter": {11}, "consent.notifications": {12}}
+
+
+def test_no_number_of_answers_beside_a_checkpoint_hides_its_outputs() -> None:
+    answers = [audit("eligibility.requests", offset) for offset in range(500)]
+    assert of_changes(10, consent_audit=[audit("consent.changes", 10), *answers]) == {"consent.audit": {10}}
 
 
 def test_outputs_of_other_partitions_and_other_topics_are_not_ours() -> None:
