@@ -116,7 +116,7 @@ class Lanes:
         lane = RequestsLane(
             desks,
             engine.requests_writer,
-            ends_of=engine.ends_of_changes,
+            ends_since=engine.ends_since,
             tell=self._tell,
             **self._lane(topics.REQUESTS),
         )

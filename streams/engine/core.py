@@ -17,6 +17,7 @@ from streams import metrics, topics
 from streams.config import Config
 from streams.domain.identities import decode_holders
 from streams.domain.state import decode_state
+from streams.engine.ends import FetchedEnds
 from streams.engine.fencing import Fences
 from streams.engine.lane import Lane
 from streams.engine.outputs import Writer
@@ -97,6 +98,8 @@ class Engine:
         self.failed: asyncio.Future[BaseException] = asyncio.get_running_loop().create_future()
         #: Buffer hooks of the consumer, by "is full".
         self.on_pressure: Callable[[TP, bool], None] = lambda _tp, _full: None
+        #: The ends of `consent.changes`, as the consumer hears of them.
+        self.fetched_ends = FetchedEnds()
         #: Whether the group surely still counts this worker as a member.
         self.lease: Callable[[], bool] = lambda: False
         #: The store of a table, by the table's name.
@@ -255,6 +258,21 @@ class Engine:
     async def ends_of_changes(self, partitions: Iterable[int]) -> Mapping[int, int]:
         """The ends of partitions of `consent.changes`, asked of the broker now; one that is away is waited for."""
         return await self.ends(topics.CHANGES.name, partitions)
+
+    async def ends_since(self, times: Mapping[int, float]) -> Mapping[int, int]:
+        """The ends of partitions of `consent.changes` at a moment after the given ones (monotonic seconds)."""
+        ends = self.fetched_ends.since(times)
+        if len(ends) < len(times):
+            await self.fetched_ends.next()
+            ends = self.fetched_ends.since(times)
+        metrics.of(metrics.FENCES, "fetch").inc(len(ends))
+        left = times.keys() - ends.keys()
+        if left:
+            metrics.of(metrics.FENCES, "asked").inc(len(left))
+            asked_at = time.monotonic()
+            ends.update(await self.ends_of_changes(left))
+            self.fetched_ends.answered(asked_at)
+        return ends
 
     async def ends(self, topic: str, partitions: Iterable[int]) -> Mapping[int, int]:
         """The ends of a topic's partitions, asked of the broker now; one that is away is waited for."""

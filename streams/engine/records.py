@@ -41,12 +41,14 @@ class Batch:
     """Records of one partition, in order, as one fetch brought them.
 
     `next_offset` is the consumer's position behind them: every record below it is in this batch or an earlier one,
-    transaction markers and compacted gaps included. `on_done` is told when all of it is done.
+    transaction markers and compacted gaps included. `at` is a moment, in monotonic seconds, at which it had arrived.
+    `on_done` is told when all of it is done.
     """
 
     partition: int
     records: list[Record]
     next_offset: int
+    at: float
     on_done: Callable[[], None] = field(default=lambda: None, repr=False)
 
     def done(self) -> None:

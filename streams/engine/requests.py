@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -192,24 +192,26 @@ class Desk:
         self.progress.floor = self._batches[0].first if self._batches else self.progress.high
 
 
-EndsOf = Callable[[Iterable[int]], Awaitable[Mapping[int, int]]]
+EndsSince = Callable[[Mapping[int, float]], Awaitable[Mapping[int, int]]]
 Tell = Callable[[int, list[Answered]], None]
 
 
 class RequestsLane(WritingLane[Decided]):
     """Answers the requests of all partitions.
 
-    Requests that arrive together share one question to the broker for the ends of their `consent.changes` partitions.
-    Each is answered once the state is that far (and at its `min_position`), or as `state_behind` when its time is up;
-    one that has to wait holds up none behind it. Decisions and their audit travel together; what a crash tears apart
-    is put together when the partition is opened again (see `resume`).
+    Requests that arrive together share one look at the ends of their `consent.changes` partitions, as they are after
+    the requests have arrived. Each is answered once the state is that far (and at its `min_position`), or as
+    `state_behind` when its time is up; one that has to wait holds up none behind it. Decisions and their audit travel
+    together; what a crash tears apart is put together when the partition is opened again (see `resume`).
     """
 
-    def __init__(self, desks: Mapping[int, Desk], writer: Writer, *, ends_of: EndsOf, tell: Tell, **lane: Any) -> None:
+    def __init__(
+        self, desks: Mapping[int, Desk], writer: Writer, *, ends_since: EndsSince, tell: Tell, **lane: Any
+    ) -> None:
         super().__init__("requests", Decided, **lane)
         self.desks = desks
         self._writer = writer
-        self._ends_of = ends_of
+        self._ends_since = ends_since
         self._tell = tell
         self._alarm: asyncio.TimerHandle | None = None
         self._looking: asyncio.Handle | None = None
@@ -219,7 +221,8 @@ class RequestsLane(WritingLane[Decided]):
     async def work(self) -> None:
         while not self.closing and (taken := self._take_in()):
             asked_at = time.monotonic()
-            ends = await self._ends_of({desk.partition.number for desk, _, _ in taken})
+            # The newest of a partition's batches is its last.
+            ends = await self._ends_since({desk.partition.number: opened.batch.at for desk, opened, _ in taken})
             metrics.FENCE_WAIT.observe(time.monotonic() - asked_at)
             for desk, opened, records in taken:
                 end = ends[desk.partition.number]

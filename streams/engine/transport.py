@@ -9,7 +9,7 @@ faust-streaming 0.15.3 and aiokafka 0.14.0 are held still by tests/engine/test_p
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import suppress
 from functools import partial
 from time import monotonic
@@ -22,6 +22,7 @@ from faust.transport.drivers import aiokafka as driver
 from faust.types import TP, ConsumerMessage
 from mode.utils.futures import maybe_async
 
+from streams import topics
 from streams.engine.records import Batch, Record
 
 if TYPE_CHECKING:
@@ -45,6 +46,8 @@ class Fetched(dict[TP, list[Any]]):
 
     before: dict[TP, int]
     after: dict[TP, int]
+    #: When (monotonic seconds) they had arrived.
+    at: float
 
 
 class ConsumerThread(driver.AIOKafkaConsumerThread):
@@ -57,6 +60,10 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
 
     #: Until when (monotonic seconds) the group surely counts us as a member.
     lease_until = 0.0
+    #: Told the ends of partitions of `changes`, and when they were asked for: see `FetchedEnds`.
+    on_ends: Callable[[float, dict[int, int]], None]
+    #: The topic `consent.changes`, with its prefix.
+    changes: str
     #: Partitions of which nothing is taken for now: what was fetched of them stays with the fetcher, which then fetches
     #: no more of them. (aiokafka's own `pause` throws away what is fetched.)
     held: set[TP]
@@ -95,6 +102,32 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
             return alive
 
         coordinator._do_heartbeat = beat_and_note
+        fetcher = self._ensure_consumer()._fetcher
+        fetcher._proc_fetch_request = self.noting_ends(fetcher._proc_fetch_request)
+
+    def noting_ends(self, fetch: Callable[..., Awaitable[bool]]) -> Callable[..., Awaitable[bool]]:
+        """The same fetch, that tells the ends which it finds of the partitions of `consent.changes`."""
+
+        async def fetch_and_note(assignment: Any, node_id: int, request: Any) -> bool:
+            asked = {
+                partition: assignment.state_value(TopicPartition(topic, partition))
+                for topic, partitions in request.topics
+                if topic == self.changes
+                for partition, *_ in partitions
+            }
+            # A partition whose answer is taken gets the time of it beside its end. The time before, as another object,
+            # says what it said, and shows whether it was replaced.
+            marks = {}
+            for partition, state in asked.items():
+                state.timestamp = marks[partition] = float(state.timestamp or 0)
+            sent = monotonic()
+            has_records = await fetch(assignment, node_id, request)
+            ends = {number: state.highwater for number, state in asked.items() if state.timestamp is not marks[number]}
+            if ends:
+                self.on_ends(sent, ends)
+            return has_records
+
+        return fetch_and_note
 
     def _create_worker_consumer(self, transport: Any) -> Any:
         consumer = super()._create_worker_consumer(transport)
@@ -131,6 +164,8 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
                 wanted = active_partitions - self.held
                 if wanted:
                     fetched.update(await fetcher.fetched_records(wanted, timeout=0))
+                # Before the next fetch is sent: that waits for these to be taken.
+                fetched.at = monotonic()
                 fetched.after = self._positions(consumer, active_partitions)
                 left = deadline - monotonic()
                 if fetched or fetched.after != fetched.before or left <= 0 or not self.consumer.flow_active:
@@ -186,7 +221,10 @@ class Consumer(driver.Consumer):
         self._cursor: dict[TP, int] = {}
 
     def _new_consumer_thread(self) -> ConsumerThread:
-        return ConsumerThread(self, loop=self.loop, thread_loop=self.loop, beacon=self.beacon)
+        thread = ConsumerThread(self, loop=self.loop, thread_loop=self.loop, beacon=self.beacon)
+        thread.on_ends = self.app.engine.fetched_ends.tell
+        thread.changes = self.app.engine.config.topic(topics.CHANGES.name)
+        return thread
 
     async def getmany(self, timeout: float) -> AsyncIterator[tuple[TP, ConsumerMessage]]:  # noqa: ASYNC109
         """One message per fetched source topic: its batches; and for a restored changelog its last record."""
@@ -206,7 +244,7 @@ class Consumer(driver.Consumer):
                 self.engine.restore(tp, records, fetched.after[tp])
                 yield tp, self._message(tp, fetched.after[tp] - 1, None)
             elif tp in self._cursor:
-                batches.setdefault(tp.topic, []).append(self._batch(tp, records, fetched.after[tp]))
+                batches.setdefault(tp.topic, []).append(self._batch(tp, records, fetched))
         for tp, after in fetched.after.items():
             # Transaction markers and compacted records move the position alone: an empty batch says so, in its turn.
             if tp in fetched or not self.flow_active or generation != self.app.consumer_generation_id:
@@ -217,7 +255,7 @@ class Consumer(driver.Consumer):
                 if self._is_to_be_told(tp):
                     yield tp, self._message(tp, self.engine.restored(tp) - 1, None)
             elif after > self._cursor.get(tp, after):
-                batches.setdefault(tp.topic, []).append(self._batch(tp, [], after))
+                batches.setdefault(tp.topic, []).append(self._batch(tp, [], fetched))
         for topic, found in batches.items():
             if not self.flow_active or generation != self.app.consumer_generation_id:
                 return
@@ -270,9 +308,10 @@ class Consumer(driver.Consumer):
                 found[tp] = restored
         return found
 
-    def _batch(self, tp: TP, records: list[Any], after: int) -> Batch:
+    def _batch(self, tp: TP, records: list[Any], fetched: Fetched) -> Batch:
         """Records for the engine; once they are done the next commit counts them."""
-        return Batch(tp.partition, records, after, partial(self._acked[tp].append, after - 1))
+        after = fetched.after[tp]
+        return Batch(tp.partition, records, after, fetched.at, partial(self._acked[tp].append, after - 1))
 
     def _message(self, tp: TP, offset: int, value: Any) -> ConsumerMessage:
         return ConsumerMessage(

@@ -128,6 +128,11 @@ SOURCES: list[tuple[str, str, str]] = [
         "52741e8b5ba0",
         "ConsumerThread._fetch_records: what is taken, and that positions move with it",
     ),
+    (
+        FETCHER + "._proc_fetch_request",
+        "1d41ccbe0a61",
+        "ConsumerThread.noting_ends: called on the instance; sets timestamp beside highwater, and nowhere else",
+    ),
     (FETCHER + "._notify", "1ca558c31fdd", "Consumer.hold_back: wakes who waits for records"),
     (
         FETCHER + "._get_actions_per_node",

@@ -78,7 +78,7 @@ class World:
         self.lane = RequestsLane(
             {0: self.desk},
             self.writer,  # type: ignore[arg-type]
-            ends_of=self.ends,
+            ends_since=self.ends,
             tell=lambda _, answers: self.told.extend(answers),
             on_error=self.errors.append,
             pressure=lambda _partition, _full: None,
@@ -93,7 +93,7 @@ class World:
     def put(self, first: int, *keys: bytes) -> None:
         records = [Record(first + at, 0, key, b"", ()) for at, key in enumerate(keys)]
         after = first + len(keys)
-        self.lane.put(Batch(0, records, after, lambda: self.acked.append(after)))
+        self.lane.put(Batch(0, records, after, 0.0, lambda: self.acked.append(after)))
 
     @property
     def answered(self) -> list[int]:
