@@ -127,7 +127,9 @@ class Lanes:
         scribe = self._scribe(topics.REQUESTS, number)
         progress, scribe.written = await resume.progress_of_requests(self._engine.reader, config, number, committed)
         _remember_forwards(scribe, sent_home, topics.REQUESTS.name, progress.floor)
-        clerk = Eligibility(scribe, config.partitions, config.max_record_bytes, config.max_wait_ms)
+        clerk = Eligibility(
+            scribe, sent_home.arrived[number], config.partitions, config.max_record_bytes, config.max_wait_ms
+        )
         await self._engine.requests_writer.write(await explain(self._engine.reader, config, clerk, number, progress))
         return Desk(partition, clerk, progress)
 
@@ -170,7 +172,7 @@ class Lanes:
 
 
 def _remember_forwards(scribe: Scribe, sent_home: resume.Forwarded, source: str, floor: int) -> None:
-    sent = {offset for offset in sent_home.get(scribe.partition, ()) if offset >= floor}
+    sent = {offset for offset in sent_home.offsets.get(scribe.partition, ()) if offset >= floor}
     if sent:
         scribe.written[source] = sent
 

@@ -19,7 +19,7 @@ from streams.domain.keys import customer_key, partition_of
 from streams.domain.state import decode_state
 from streams.engine.outputs import Outputs
 from streams.engine.partition import Partition
-from streams.engine.records import Record, was_forwarded
+from streams.engine.records import Arrivals, Record, was_forwarded
 from streams.engine.requests import Answered, Asked, Progress
 from streams.logs import about
 
@@ -44,10 +44,13 @@ Question = dict[str, Any] | Unread
 
 
 class Eligibility:
-    """Answers the requests of one partition among `partitions`."""
+    """Answers the requests of one partition among `partitions`. `arrived` were sent home to it."""
 
-    def __init__(self, scribe: Scribe, partitions: int, max_bytes: int, max_wait_ms: int) -> None:
+    def __init__(
+        self, scribe: Scribe, arrived: Arrivals, partitions: int, max_bytes: int, max_wait_ms: int
+    ) -> None:
         self._scribe = scribe
+        self._arrived = arrived
         self._partitions = partitions
         self._max_bytes = max_bytes
         self._max_wait_ms = max_wait_ms
@@ -55,7 +58,8 @@ class Eligibility:
     def read(self, records: list[Record], aside: Outputs) -> list[Asked]:
         """The questions among the records, and the least position that each asks for itself.
 
-        There is none in a record that goes home, or that is a dead letter and has no id to be answered by.
+        There is none in a record that goes home, or that came home before, or that is a dead letter and has no id to be
+        answered by.
         """
         asked: list[Asked] = []
         for record in records:
@@ -72,6 +76,9 @@ class Eligibility:
         return asked
 
     def _read_slowly(self, record: Record, aside: Outputs) -> Question | None:
+        if self._arrived.is_repeated(record):
+            metrics.of(metrics.RECORDS, _NAME, "repeated").inc()
+            return None
         try:
             return self._read(record)
         except UnreadableError as exc:

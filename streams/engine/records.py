@@ -15,6 +15,9 @@ FORWARDED = "consent.forwarded_from"
 #: Header of a decision and its audit: how far the requests of the partition are answered, `{floor}/{high}`.
 PROGRESS = "consent.progress"
 
+#: So many records that were sent home to a partition are remembered.
+MOST_ARRIVALS = 16_000
+
 
 class Record(NamedTuple):
     """One record as it stands in its topic; `timestamp` in milliseconds. The consumer's own records look the same."""
@@ -34,6 +37,24 @@ def keys_of(records: list[Record]) -> list[bytes]:
 def was_forwarded(record: Record) -> bool:
     """Whether the record was found in a foreign partition and sent home once before."""
     return any(name == FORWARDED for name, _ in record.headers)
+
+
+class Arrivals:
+    """Records that came home to one partition. An owner that does not know that one was sent may send it again."""
+
+    def __init__(self, most: int = MOST_ARRIVALS) -> None:
+        self._most = most
+        self._first: dict[tuple[bytes, int], int] = {}
+
+    def is_repeated(self, record: Record) -> bool:
+        """Whether the same record, from the same place, stands in the partition before this one. Remembers it."""
+        mark = next((value for name, value in record.headers if name == FORWARDED), None)
+        if mark is None:
+            return False
+        first = self._first.setdefault((mark, hash((record.key, record.value))), record.offset)
+        if len(self._first) > self._most:
+            del self._first[next(iter(self._first))]
+        return first < record.offset
 
 
 @dataclass(slots=True)

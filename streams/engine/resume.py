@@ -10,14 +10,14 @@ import asyncio
 import time
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
-from itertools import chain
-from typing import Any
+from itertools import chain, repeat
+from typing import Any, NamedTuple
 
 import msgspec
 
 from streams import topics
 from streams.config import Config
-from streams.engine.records import FORWARDED, POSITION, PROGRESS, was_forwarded
+from streams.engine.records import FORWARDED, POSITION, PROGRESS, Arrivals, was_forwarded
 from streams.engine.requests import MOST_AHEAD, Progress
 from streams.engine.tail import LogReader
 from streams.topics import TopicSpec
@@ -32,11 +32,15 @@ FORWARDS_BACK_S = 120
 MOST_FORWARDS = 16_000
 
 
-Forwarded = dict[int, set[int]]
+class Forwarded(NamedTuple):
+    """What was sent home lately: its offsets, by the partition it was found in; and what came to each home."""
+
+    offsets: dict[int, set[int]]
+    arrived: dict[int, Arrivals]
 
 
 async def forwarded_records(reader: LogReader, config: Config, source: str) -> Forwarded:
-    """Offsets of a topic's misrouted records that were sent home lately, by the partition they were found in."""
+    """A topic's misrouted records that were sent home lately."""
     oldest = (time.time() - FORWARDS_BACK_S) * 1000
     tails = await asyncio.gather(
         *(
@@ -44,11 +48,12 @@ async def forwarded_records(reader: LogReader, config: Config, source: str) -> F
             for number in range(config.partitions)
         )
     )
-    found: Forwarded = {}
-    for record in chain.from_iterable(tails):
+    found = Forwarded({}, {number: Arrivals() for number in range(config.partitions)})
+    for number, record in chain.from_iterable(zip(repeat(at), tail) for at, tail in enumerate(tails)):
+        found.arrived[number].is_repeated(record)
         mark = (_header(record, FORWARDED) or b"").decode(errors="replace").rpartition(f"{source}/")[2].split("/")
         if len(mark) == 2 and mark[0].isdigit() and mark[1].isdigit():
-            found.setdefault(int(mark[0]), set()).add(int(mark[1]))
+            found.offsets.setdefault(int(mark[0]), set()).add(int(mark[1]))
     return found
 
 

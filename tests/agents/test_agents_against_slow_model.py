@@ -19,7 +19,7 @@ from streams.agents.notices import Notices
 from streams.agents.writing import Scribe
 from streams.engine.outputs import Outputs
 from streams.engine.partition import Partition, View
-from streams.engine.records import Record, keys_of
+from streams.engine.records import FORWARDED, Arrivals, Record, keys_of
 from streams.engine.requests import Progress
 from streams.links import Links
 from tests.memory import Memory
@@ -46,7 +46,8 @@ class Worker:
         self.state = Partition(number, Memory())  # type: ignore[arg-type]
         notices = Notices(Links("s3cret"), "https://consent.example")
         self.changes = Changes(Scribe("consent.changes", number, ""), PARTITIONS, MOST_BYTES, notices)
-        self.requests = Eligibility(Scribe("eligibility.requests", number, ""), PARTITIONS, MOST_BYTES, 5_000)
+        scribe = Scribe("eligibility.requests", number, "")
+        self.requests = Eligibility(scribe, Arrivals(), PARTITIONS, MOST_BYTES, 5_000)
         self.log: list[Record] = []
         self.asked = 0
         self.codes: set[str] = set()
@@ -171,7 +172,7 @@ def test_every_record_of_a_scenario_has_the_output_that_the_slow_model_expects(s
 
 
 def _decision(value: Doc, key: bytes = b"100:c") -> tuple[Doc | None, set[str]]:
-    eligibility = Eligibility(Scribe("eligibility.requests", 0, ""), 1, MOST_BYTES, 5_000)
+    eligibility = Eligibility(Scribe("eligibility.requests", 0, ""), Arrivals(), 1, MOST_BYTES, 5_000)
     partition = Partition(0, Memory())  # type: ignore[arg-type]
     record, outputs = Record(4, BASE_MS, key, orjson.dumps(value), []), Outputs()
     asked = eligibility.read([record], outputs)
@@ -349,7 +350,7 @@ def test_a_foreign_request_is_sent_home_once_and_never_answered_in_place() -> No
     partition.publish(view)
     partition.begin_write()
     partition.commit(0)
-    eligibility = Eligibility(Scribe("eligibility.requests", 1 - home, ""), PARTITIONS, MOST_BYTES, 5_000)
+    eligibility = Eligibility(Scribe("eligibility.requests", 1 - home, ""), Arrivals(), PARTITIONS, MOST_BYTES, 5_000)
     value = orjson.dumps(REQUEST | {"source": "INSTORE", "account_id": "01"})
     headers: Any = []
     for expected in ({("eligibility.requests", home)}, {("consent.deadletter", 1 - home)}):
@@ -362,3 +363,25 @@ def test_a_foreign_request_is_sent_home_once_and_never_answered_in_place() -> No
         assert not any(orjson.loads(body or b"")["eligible"] for _, body, _ in decisions)
         assert expected <= set(written)
         headers = next(iter(written.values()))[0][2]
+
+
+def test_a_request_that_comes_home_twice_is_answered_once() -> None:
+    arrived = Arrivals(most=3)
+    eligibility = Eligibility(Scribe("eligibility.requests", 0, ""), arrived, 1, MOST_BYTES, 5_000)
+
+    def asked(offset: int, value: Doc, place: bytes | None) -> int:
+        headers: Any = [("theirs", b"x")] + [(FORWARDED, place)] * (place is not None)
+        record = Record(offset, BASE_MS, b"100:c", orjson.dumps(value), headers)
+        return len(eligibility.read([record], Outputs()))
+
+    assert asked(4, REQUEST, b"eligibility.requests/1/7") == 1
+    assert asked(5, REQUEST, b"eligibility.requests/1/7") == 0
+    # A restart reads the first one again.
+    assert asked(4, REQUEST, b"eligibility.requests/1/7") == 1
+    # Others are others: from another place, or another one under a header that somebody made up.
+    assert asked(6, REQUEST, b"eligibility.requests/1/8") == 1
+    assert asked(7, REQUEST | {"request_id": "other"}, b"eligibility.requests/1/7") == 1
+    assert asked(8, REQUEST, None) == asked(9, REQUEST, None) == 1
+    # Only so many are remembered.
+    assert asked(10, REQUEST, b"eligibility.requests/1/9") == 1
+    assert asked(11, REQUEST, b"eligibility.requests/1/7") == 1

@@ -12,7 +12,7 @@
 
 What was acknowledged must also still be there, or nothing above would mean anything (I0).
 
-One repetition is documented and counted apart: a record may be forwarded twice; such a request is answered twice.
+One repetition is documented and counted apart: a record may be forwarded twice; it counts once all the same.
 """
 
 from __future__ import annotations

@@ -11,6 +11,7 @@ import pytest
 
 from streams.config import Config
 from streams.engine import resume
+from streams.engine.records import FORWARDED, Record
 
 CONFIG = Config(topic_prefix="p-", batch_records=10)
 WRITTEN_AT = 1_795_000_000_000.0
@@ -33,9 +34,9 @@ class Reader:
         return None if offset >= 100 else WRITTEN_AT
 
     async def tail(
-        self, topic: str, partition: int, enough: Any, keep: Any = lambda _: True, *, since: float = 0.0
+        self, topic: str, partition: int, enough: Any, keep: Any = lambda _: True, *, since: float = 0.0, most: int = 0
     ) -> list[Any]:
-        assert since in (0.0, WRITTEN_AT - resume.SKEW_MS)
+        assert most or since in (0.0, WRITTEN_AT - resume.SKEW_MS)
         records = [record for record in self._topics.get(topic, []) if keep(record)]
         for count in range(1, len(records) + 1):
             if enough(records[-count:]):
@@ -183,3 +184,18 @@ def test_dead_letters_of_requests_far_ahead_are_found_behind_those_of_earlier_re
     letters = [dead("p-eligibility.requests", offset) for offset in (12, 3, 9)]
     _, written = of_requests(9, consent_deadletter=letters)
     assert written == {"consent.deadletter": {9, 12}}
+
+
+def test_what_was_sent_home_is_known_where_it_was_found_and_where_it_came_to() -> None:
+    def copy(offset: int, value: bytes, *headers: Header) -> Any:
+        return Record(offset, 0, b"k", value, headers)
+
+    mark = (FORWARDED, b"eligibility.requests/2/17")
+    requests = [copy(4, b"{}"), copy(5, b"{}", mark), copy(6, b"{}", (FORWARDED, b"nonsense"))]
+    reader: Any = Reader(eligibility_requests=requests)
+    found = asyncio.run(resume.forwarded_records(reader, CONFIG, "eligibility.requests"))
+    assert found.offsets == {2: {17}}
+    arrived = found.arrived[0]
+    assert not arrived.is_repeated(copy(5, b"{}", mark))
+    assert arrived.is_repeated(copy(9, b"{}", mark))
+    assert not arrived.is_repeated(copy(9, b"{ }", mark))

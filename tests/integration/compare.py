@@ -33,8 +33,8 @@ NOT_AUDITED = ("identifiers", "proof")
 SHOWN = 20
 
 LOST, REPEATED, INVENTED, WRONG, STALE = "lost", "repeated", "invented", "wrong", "stale"
-#: The one repetition that the README allows: a record that was forwarded twice. A change counts once all the same; a
-#: request is answered twice.
+#: The one repetition that the README allows: a record that was forwarded twice. It counts once all the same: a change
+#: by its id, and of a request only the first copy is answered.
 FORWARDED_TWICE = "forwarded twice"
 
 
@@ -86,6 +86,7 @@ class Comparison:
         self.dead = self._dead_letters()
         self.forwards = self._forwards()
         self.decisions = self._decisions()
+        self.repetitions = self._repetitions()
         self.seen: Counter[Any] = Counter()
 
     def _model(self, number: int) -> SlowModel:
@@ -124,6 +125,14 @@ class Comparison:
             if origin.partition in self._numbers:
                 found[topic, origin].append(record)
         return found
+
+    def _repetitions(self) -> set[Place]:
+        """Requests that came home before: from the same place, the same record."""
+        first: dict[Any, Record] = {}
+        copies = [request for request in self._log(REQUESTS) if request.header(FORWARDED) is not None]
+        for copy in sorted(copies, key=lambda record: record.offset):
+            first.setdefault((copy.partition, copy.header(FORWARDED), copy.key, copy.value), copy)
+        return {copy.place for copy in copies} - {copy.place for copy in first.values()}
 
     def _decisions(self) -> dict[Place, list[Record]]:
         """By the place of the request, which their CloudEvents id names."""
@@ -169,13 +178,15 @@ class Comparison:
         at = f"request {request.place}"
         dead, audits = self.dead[REQUESTS, request.place], self.audits["decision", request.place]
         found = self.decisions[request.place]
+        if request.place in self.repetitions:
+            told = {"kind": "repetition"}
         self.seen["request", told.get("reason") or told.get("code") or told["kind"]] += 1
         if told["kind"] == "forward":
             yield from self._forward_faults(REQUESTS, request, told["to"])
             return
         yield from counted("forwards", len(self.forwards.get((REQUESTS, request.place), ())), 0, at)
-        is_bad = told["kind"] == "deadletter" or told["reason"] == "invalid_request"
-        is_answered = told["kind"] != "deadletter"
+        is_bad = told["kind"] == "deadletter" or told.get("reason") == "invalid_request"
+        is_answered = told["kind"] not in ("deadletter", "repetition")
         yield from counted("dead letters", len(dead), is_bad, f"{at} ({told})")
         yield from counted("decisions", len(found), is_answered, f"{at} {request.value!r:.200}")
         yield from counted("audit", len(audits), is_answered, f"{at} {request.value!r:.200}")
