@@ -271,7 +271,7 @@ class Engine:
             metrics.of(metrics.FENCES, "asked").inc(len(left))
             asked_at = time.monotonic()
             ends.update(await self.ends_of_changes(left))
-            self.fetched_ends.answered(asked_at)
+            self.fetched_ends.answered(asked_at, left)
         return ends
 
     async def ends(self, topic: str, partitions: Iterable[int]) -> Mapping[int, int]:

@@ -1,49 +1,83 @@
 """The ends of partitions, as the consumer's own fetches tell them: a fence that costs no request of its own.
 
-A fetch tells the high watermark of each partition it asks for, whether there are records or not. One that was sent
+A fetch tells the high watermark of each partition that it asks for, whether there are records or not. One that was sent
 after a request had arrived was answered after everything that was acknowledged before that request. Under load the next
 fetch is under way already; without load it waits for data, and it is quicker to ask the broker.
+
+A leader that has just been elected may not know how far its predecessor's acknowledgements went: the high watermark
+that it tells in a fetch may be too low for a moment. Asked for the end, it does not answer before it knows (KIP-207).
+So fetches count only after the broker was asked once, and as long as one leader is seen without a gap from then on:
+after a fetch that a partition's leader did not answer, after another leader or a pause, it must be asked again.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 from math import inf
 from time import monotonic
 
 #: The share of the newest among the times that are looked back at, and the most that one of them counts for.
 NEWEST = 0.25
 MOST_S = 0.05
+#: Between an answer and the next fetch there is at most so much time, or another leader may have come and gone.
+GAP_S = 0.2
+
+
+@dataclass(slots=True)
+class _Seen:
+    """A partition as a leader's fetches have told without a gap. Times in monotonic seconds."""
+
+    leader: int
+    #: When the first of these fetches was sent, and when the last was answered.
+    since: float
+    until: float
+    #: The last of them: when it was sent, and the high watermark.
+    asked_at: float
+    end: int
+    #: From when on the leader surely knows how far acknowledgements went.
+    sure_from: float = inf
 
 
 class FetchedEnds:
-    """When each partition's end was last asked for by a fetch (monotonic seconds), and what it was."""
+    """Where partitions end, by what the consumer's fetches tell."""
 
     def __init__(self) -> None:
-        self._known: dict[int, tuple[float, int]] = {}
+        self._seen: dict[int, _Seen] = {}
         self._told = asyncio.Event()
-        #: Since when fetches are waited for, or would have been.
+        #: Since when the next fetch is waited for, or would have been.
         self._wanted_at: float | None = None
         #: How long the next fetch takes to tell, and the broker to answer, as of late.
         self._told_after_s = MOST_S
         self._answered_after_s = 0.0
 
-    def tell(self, asked_at: float, ends: Mapping[int, int]) -> None:
-        """A fetch that was sent at this time has these ends."""
+    def tell(self, leader: int, asked_at: float, ends: Mapping[int, int | None]) -> None:
+        """A fetch that was sent to a leader at this time has these ends; None where it was not answered."""
+        now = monotonic()
         for partition, end in ends.items():
-            self._known[partition] = (asked_at, end)
+            seen = self._seen.get(partition)
+            if end is None:
+                self._seen.pop(partition, None)
+            elif seen is None or seen.leader != leader or asked_at - seen.until > GAP_S:
+                self._seen[partition] = _Seen(leader, asked_at, now, asked_at, end)
+            else:
+                seen.until, seen.asked_at, seen.end = now, asked_at, end
         if self._wanted_at is not None:
-            self._told_after_s = _later(self._told_after_s, monotonic() - self._wanted_at)
+            self._told_after_s = _later(self._told_after_s, now - self._wanted_at)
             self._wanted_at = None
         self._told.set()
         self._told = asyncio.Event()
 
     def since(self, times: Mapping[int, float]) -> dict[int, int]:
-        """The ends of those partitions for which a fetch asked after the given time."""
-        found = {partition: self._known.get(partition, (-inf, 0)) for partition in times}
-        return {partition: end for partition, (asked_at, end) in found.items() if asked_at > times[partition]}
+        """The ends of those partitions for which a fetch that counts asked after the given time."""
+        found = {}
+        for partition, at in times.items():
+            seen = self._seen.get(partition)
+            if seen is not None and seen.asked_at > at and seen.asked_at >= seen.sure_from:
+                found[partition] = seen.end
+        return found
 
     async def next(self) -> None:
         """Wait for the next fetch to tell, if that has been quicker of late than to ask, and no longer than that."""
@@ -52,9 +86,14 @@ class FetchedEnds:
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._told.wait(), self._answered_after_s)
 
-    def answered(self, asked_at: float) -> None:
-        """The broker has answered what it was asked at this time."""
-        self._answered_after_s = _later(self._answered_after_s, monotonic() - asked_at)
+    def answered(self, asked_at: float, partitions: Iterable[int]) -> None:
+        """The broker has said where these end, when it was asked at this time."""
+        now = monotonic()
+        self._answered_after_s = _later(self._answered_after_s, now - asked_at)
+        for partition in partitions:
+            seen = self._seen.get(partition)
+            if seen is not None and asked_at >= seen.since:
+                seen.sure_from = min(seen.sure_from, now)
 
 
 def _later(before: float, now: float) -> float:

@@ -60,8 +60,8 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
 
     #: Until when (monotonic seconds) the group surely counts us as a member.
     lease_until = 0.0
-    #: Told the ends of partitions of `changes`, and when they were asked for: see `FetchedEnds`.
-    on_ends: Callable[[float, dict[int, int]], None]
+    #: Told who was asked for the ends of partitions of `changes`, when, and the answers: see `FetchedEnds.tell`.
+    on_ends: Callable[[int, float, dict[int, int | None]], None]
     #: The topic `consent.changes`, with its prefix.
     changes: str
     #: Partitions of which nothing is taken for now: what was fetched of them stays with the fetcher, which then fetches
@@ -122,9 +122,9 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
                 state.timestamp = marks[partition] = float(state.timestamp or 0)
             sent = monotonic()
             has_records = await fetch(assignment, node_id, request)
-            ends = {number: state.highwater for number, state in asked.items() if state.timestamp is not marks[number]}
-            if ends:
-                self.on_ends(sent, ends)
+            taken = {number for number, state in asked.items() if state.timestamp is not marks[number]}
+            if asked:
+                self.on_ends(node_id, sent, {n: state.highwater if n in taken else None for n, state in asked.items()})
             return has_records
 
         return fetch_and_note

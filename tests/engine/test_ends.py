@@ -22,12 +22,69 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     return now
 
 
-def test_only_a_fetch_that_was_sent_after_a_request_had_arrived_counts_for_it() -> None:
+LEADER = 3
+
+
+def confirmed(clock: SimpleNamespace, *partitions: int) -> FetchedEnds:
+    """Fetches of these partitions count from now on."""
     fetched = FetchedEnds()
-    fetched.tell(10.0, {0: 5, 1: 7})
-    assert fetched.since({0: 9.0, 1: 10.0, 2: 9.0}) == {0: 5}
-    fetched.tell(11.0, {1: 8})
-    assert fetched.since({0: 10.5, 1: 10.5}) == {1: 8}
+    fetched.tell(LEADER, clock.s - 0.02, dict.fromkeys(partitions, 1))
+    fetched.answered(clock.s - 0.01, partitions)
+    return fetched
+
+
+def test_only_a_fetch_that_was_sent_after_a_request_had_arrived_counts_for_it(clock: SimpleNamespace) -> None:
+    fetched = confirmed(clock, 0, 1)
+    now = clock.s
+    clock.s += 0.01
+    fetched.tell(LEADER, now + 0.005, {0: 5, 1: 7})
+    assert fetched.since({0: now, 1: now + 0.005, 2: now}) == {0: 5}
+    fetched.tell(LEADER, now + 0.01, {1: 8})
+    assert fetched.since({0: now + 0.005, 1: now + 0.005}) == {1: 8}
+
+
+def test_fetches_count_only_after_the_leader_was_asked_for_the_end(clock: SimpleNamespace) -> None:
+    fetched, at = FetchedEnds(), clock.s - 1
+    fetched.tell(LEADER, clock.s, {0: 5})
+    assert fetched.since({0: at}) == {}
+    # What was asked before the first fetch was sent may have been answered by another leader.
+    fetched.answered(clock.s - 0.1, [0])
+    clock.s += 0.1
+    fetched.tell(LEADER, clock.s, {0: 5})
+    assert fetched.since({0: at}) == {}
+    fetched.answered(clock.s - 0.05, [0])
+    # Nor does a fetch count that was sent before the answer came.
+    clock.s += 0.1
+    fetched.tell(LEADER, clock.s - 0.1 - 0.01, {0: 6})
+    assert fetched.since({0: at}) == {}
+    fetched.tell(LEADER, clock.s, {0: 7})
+    assert fetched.since({0: at}) == {0: 7}
+
+
+@pytest.mark.parametrize(
+    "interrupt",
+    [
+        lambda fetched, clock: fetched.tell(LEADER, clock.s, {0: None}),
+        lambda fetched, clock: fetched.tell(LEADER + 1, clock.s, {0: 9}),
+        lambda _, clock: setattr(clock, "s", clock.s + ends.GAP_S + 0.01),
+    ],
+    ids=["an error", "another leader", "a pause"],
+)
+def test_fetches_count_no_more_once_there_may_be_another_leader(clock: SimpleNamespace, interrupt: Any) -> None:
+    fetched, at = confirmed(clock, 0), clock.s
+    clock.s += 0.01
+    fetched.tell(LEADER, clock.s, {0: 7})
+    assert fetched.since({0: at}) == {0: 7}
+    clock.s += 0.01
+    interrupt(fetched, clock)
+    clock.s += 0.01
+    fetched.tell(LEADER, clock.s, {0: 8})
+    assert fetched.since({0: at}) == {}
+    # Until it was asked again.
+    fetched.answered(clock.s, [0])
+    clock.s += 0.01
+    fetched.tell(LEADER, clock.s, {0: 9})
+    assert fetched.since({0: at}) == {0: 9}
 
 
 def test_a_fetch_is_waited_for_where_fetches_are_quicker_than_the_broker(clock: SimpleNamespace) -> None:
@@ -35,16 +92,16 @@ def test_a_fetch_is_waited_for_where_fetches_are_quicker_than_the_broker(clock: 
         await fetched.next()
         asked_at = clock.s
         clock.s += answered_after_s
-        fetched.answered(asked_at)
+        fetched.answered(asked_at, [0])
         clock.s += told_after_s - answered_after_s
-        fetched.tell(clock.s, {0: 1})
+        fetched.tell(LEADER, clock.s, {0: 1})
 
     async def is_waited_for(fetched: FetchedEnds) -> bool:
         waiting = asyncio.create_task(fetched.next())
         await asyncio.sleep(0)
         await asyncio.sleep(0)
         done = waiting.done()
-        fetched.tell(clock.s, {0: 1})
+        fetched.tell(LEADER, clock.s, {0: 1})
         await asyncio.wait_for(waiting, 10)
         return not done
 
@@ -66,8 +123,11 @@ def test_a_fetch_is_waited_for_where_fetches_are_quicker_than_the_broker(clock: 
 
 def test_the_broker_is_asked_for_what_no_fetch_has_told() -> None:
     async def scenario() -> None:
-        fetched = FetchedEnds()
-        fetched.tell(10.0, {0: 5})
+        now = ends.monotonic()
+        fetched = confirmed(SimpleNamespace(s=now - 1), 0)
+        fetched.tell(LEADER, now, {0: 4})
+        fetched.answered(now, [0])
+        fetched.tell(LEADER, now + 0.1, {0: 5})
         asked = []
 
         async def ends_of_changes(partitions: Any) -> dict[int, int]:
@@ -75,9 +135,9 @@ def test_the_broker_is_asked_for_what_no_fetch_has_told() -> None:
             return dict.fromkeys(partitions, 9)
 
         engine: Any = SimpleNamespace(fetched_ends=fetched, ends_of_changes=ends_of_changes)
-        assert await core.Engine.ends_since(engine, {0: 9.0, 1: 9.0, 2: 11.0}) == {0: 5, 1: 9, 2: 9}
+        assert await core.Engine.ends_since(engine, {0: now, 1: now, 2: now + 1}) == {0: 5, 1: 9, 2: 9}
         assert asked == [{1, 2}]
-        assert await core.Engine.ends_since(engine, {0: 9.0}) == {0: 5}
+        assert await core.Engine.ends_since(engine, {0: now}) == {0: 5}
         assert asked == [{1, 2}]
 
     asyncio.run(scenario())
@@ -103,13 +163,13 @@ def test_what_a_fetch_tells_is_taken_only_where_it_was_taken_as_an_answer() -> N
             return True
 
         told = []
-        thread: Any = SimpleNamespace(changes="changes", on_ends=lambda sent, found: told.append((sent, found)))
+        thread: Any = SimpleNamespace(changes="changes", on_ends=lambda *found: told.append(found))
         noting = ConsumerThread.noting_ends(thread, fetch)
         request = SimpleNamespace(topics=[("changes", [(n, 0, 0) for n in range(3)]), ("others", [(0, 0, 0)])])
         before = ends.monotonic()
         assert await noting(SimpleNamespace(state_value=states.__getitem__), 1, request)
-        ((sent, found),) = told
-        assert found == {2: 20}
+        ((leader, sent, found),) = told
+        assert (leader, found) == (1, {0: None, 1: None, 2: 20})
         assert before <= sent <= ends.monotonic()
 
     asyncio.run(scenario())
