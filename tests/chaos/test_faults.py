@@ -1,7 +1,6 @@
 """Every fault under load: all invariants hold.
 
-In the default run there is one of each kind; `-m long` has all but those that take minutes, which are left to
-`make chaos`.
+Those that take minutes are left to `make chaos`.
 """
 
 from __future__ import annotations
@@ -54,11 +53,6 @@ def test_a_fault_of_each_kind_after_another_leaves_thousands_of_decisions_right(
     assert report.counts["decisions"] > 5_000, report
 
 
-def test_files_that_are_gone_are_restored(make_round: MakeRound) -> None:
-    _broken_by(make_round, [FAULTS["RocksDB files deleted"]])
-
-
-@pytest.mark.long
 @pytest.mark.parametrize("faults", ROUNDS, ids=[", ".join(fault.name for fault in faults) for faults in ROUNDS])
 def test_nothing_is_lost_repeated_or_invented(make_round: MakeRound, faults: list[Fault]) -> None:
     _broken_by(make_round, faults)

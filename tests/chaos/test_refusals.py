@@ -105,7 +105,6 @@ def test_a_deleted_changelog_is_missed_and_one_made_anew_is_refused_by_the_old_f
         assert "belongs to another topic ids" in refused(worker)
 
 
-@pytest.mark.long
 @pytest.mark.parametrize("topic", [spec.name for spec in topics.CHANGELOGS.values()])
 def test_a_changelog_that_lost_its_beginning_is_refused_by_whoever_needs_it(make_round: MakeRound, topic: str) -> None:
     """Deleted records say nothing of what was in them: the state that begins behind them would lack customers."""
@@ -130,7 +129,6 @@ def test_a_changelog_that_lost_its_beginning_is_refused_by_whoever_needs_it(make
         assert f"{name} begins at {ends[number]}, but the state needs 0: stop all workers" in refused(round_.worker())
 
 
-@pytest.mark.long
 def test_a_changelog_that_lost_its_end_is_refused_by_the_folder_that_knows_more(make_round: MakeRound) -> None:
     with make_round(SEED) as round_:
         worker = settled(round_)
@@ -141,7 +139,6 @@ def test_a_changelog_that_lost_its_end_is_refused_by_the_folder_that_knows_more(
         assert round_.world.config.topic(CHANGELOG) in line
 
 
-@pytest.mark.long
 def test_a_log_of_changes_that_lost_its_end_is_refused(make_round: MakeRound) -> None:
     with make_round(SEED) as round_:
         worker = settled(round_)
@@ -150,7 +147,6 @@ def test_a_log_of_changes_that_lost_its_end_is_refused(make_round: MakeRound) ->
         assert f"{round_.world.config.topic(CHANGES)}-0 ends at 0" in refused(worker)
 
 
-@pytest.mark.long
 def test_a_log_of_changes_that_lost_what_was_not_weighed_yet_is_refused(make_round: MakeRound) -> None:
     with make_round(SEED) as round_:
         worker, hands = settled(round_), Admin(round_)
@@ -159,7 +155,6 @@ def test_a_log_of_changes_that_lost_what_was_not_weighed_yet_is_refused(make_rou
         assert f"{round_.world.config.topic(CHANGES)}-0 begins at" in refused(worker)
 
 
-@pytest.mark.long
 @pytest.mark.parametrize("topic", [CHANGES, topics.REQUESTS.name])
 def test_partitions_that_are_added_to_a_live_topic_end_the_worker_with_a_clear_line(
     make_round: MakeRound, topic: str

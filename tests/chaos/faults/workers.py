@@ -15,6 +15,8 @@ STEPS = (
     "store.before", "store.after", "ack.before", "ack.after", "commit.before", "commit.after",
     "requests.before", "requests.after",
 )  # fmt: skip
+#: The first of them come once for each partition that is opened, which may be one only.
+AT_OPENING = STEPS[:4]
 STATIC = {"CONSENT_INSTANCE_ID": "chaos"}
 
 
@@ -45,7 +47,8 @@ def kill_all(round_: Round) -> None:
 def _kill_at(round_: Round, worker: Hand, step: str) -> None:
     if worker.running:
         worker.kill()
-    worker.start(CHAOS_AT=f"{step}:{round_.rng.randint(1, 3)}").may_end(-signal.SIGKILL)
+    times = 1 if step in AT_OPENING else round_.rng.randint(1, 3)
+    worker.start(CHAOS_AT=f"{step}:{times}").may_end(-signal.SIGKILL)
     round_.until(f"a worker to come to {step}", lambda: not worker.running)
     worker.wait()
     assert worker.came_to(), worker.errors
