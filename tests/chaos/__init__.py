@@ -7,7 +7,8 @@
 - `bulk`: one round of any number of decisions, under a fast load, with one fault after the other;
 - `launcher`: a worker with a fault built in, for moments that no signal from outside hits; the product has no hooks.
 
-`make test` has every fault but those that take minutes, and the tests of the checker. `make chaos MINUTES=15` draws from
-all, several to a round, and prints a table; `make chaos DECISIONS=1000000` is the one long round. `SEED=` draws the same again; a single fault is drawn by its name,
-`ARGS="--only 'broker SIGSTOP 70 s'"`, those that are too large to be drawn by chance (a million customers) included.
+`make test` has every fault but those that take minutes, and the tests of the checker. `make chaos MINUTES=15` draws
+from all, several to a round, and prints a table; `make chaos DECISIONS=1000000` is the one long round. `SEED=` draws
+the same again; a single fault is drawn by its name, `ARGS="--only 'broker SIGSTOP 70 s'"`, those that are too large to
+be drawn by chance (a million customers) included.
 """
