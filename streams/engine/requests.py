@@ -86,7 +86,7 @@ class Progress:
     promised: dict[int, bytes] = field(default_factory=dict)
     #: Bodies of decisions that were written without their audit, by the request's offset.
     unexplained: dict[int, bytes] = field(default_factory=dict)
-    #: What earlier owners answered is below it.
+    #: What earlier owners answered, or wrote a dead letter of, is below it.
     known: int = 0
 
     def header(self) -> bytes:

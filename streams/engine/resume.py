@@ -24,7 +24,7 @@ from streams.topics import TopicSpec
 
 OffsetsOf = Callable[[list[Any]], list[int]]
 
-#: An output was not written before its input: look back so much further than that, for clocks that differ.
+#: An output was not written before its input was read: look back so much further than that, for clocks that differ.
 SKEW_MS = 60_000
 #: A record that is sent home again was first sent within a request's longest wait and a session: look back so far,
 #: or so many records.
@@ -111,14 +111,16 @@ async def progress_of_requests(
     # An audit that was not looked for may be there.
     complete = _before(audits, floor) or await reader.is_within_tail(audit, partition)
     unexplained = {o: bodies[o] for o in bodies.keys() - audited.keys()} if complete else {}
-    known = 1 + max(bodies.keys() | audited.keys(), default=floor - 1)
-    progress = Progress(floor, floor, frozenset(bodies), promised, unexplained, known)
     offsets_of = partial(_buried, source=topics.REQUESTS.name, config=config, partition=partition)
     # They are written when the request is read, up to so far ahead.
     enough = partial(_reach_back, offsets_of=offsets_of, offset=floor - MOST_AHEAD)
     keep = partial(_is_among, offsets_of=offsets_of)
-    dead = await reader.tail(config.topic(topics.DEADLETTER.name), partition, enough, keep)
+    # Nor were they written before anybody had looked at these requests.
+    since = decisions[0].timestamp - SKEW_MS if _before(decisions, committed) else 0.0
+    dead = await reader.tail(config.topic(topics.DEADLETTER.name), partition, enough, keep, since=since)
     offsets = {offset for offset in offsets_of(dead) if offset >= floor}
+    known = 1 + max(bodies.keys() | audited.keys() | offsets, default=floor - 1)
+    progress = Progress(floor, floor, frozenset(bodies), promised, unexplained, known)
     return progress, {topics.DEADLETTER.name: offsets} if offsets else {}
 
 

@@ -46,7 +46,7 @@ class Reader:
 
 def audit(source: str, offset: int, *more: Header, value: Any = None, partition: int = 3) -> Any:
     headers = [("ce_specversion", b"1.0"), ("ce_id", f"{source}/{partition}/{offset}".encode()), *more]
-    return SimpleNamespace(headers=headers, value=orjson.dumps(value))
+    return SimpleNamespace(headers=headers, value=orjson.dumps(value), timestamp=WRITTEN_AT)
 
 
 def dead(topic: str, offset: int, *original: Header, partition: int = 3) -> Any:
@@ -199,3 +199,13 @@ def test_what_was_sent_home_is_known_where_it_was_found_and_where_it_came_to() -
     assert not arrived.is_repeated(copy(5, b"{}", mark))
     assert arrived.is_repeated(copy(9, b"{}", mark))
     assert not arrived.is_repeated(copy(9, b"{ }", mark))
+
+
+def test_a_dead_letter_that_was_written_ahead_is_known_to_the_owner_after_the_next() -> None:
+    letter = dead("p-eligibility.requests", 50)
+    first = [decided(8, 8, 10)]
+    progress, written = of_requests(9, eligibility_decisions=first, consent_deadletter=[letter])
+    assert written == {"consent.deadletter": {50}}
+    progress.high = 21
+    # What the second writes before it has come to 50 itself does not say that nobody has.
+    assert progress.header() == b"9/51"
