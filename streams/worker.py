@@ -220,8 +220,7 @@ class Worker:
 
     async def _stop_in_order(self) -> None:
         consumer = self._app.consumer
-        consumer.stop_flow()
-        await self._engine.close()
+        await consumer.finish()
         if not self._engine.failed.done() and not self._app._crashed.is_set():
             # The first only waits, if another commit is under way.
             await consumer.commit()

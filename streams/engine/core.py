@@ -237,8 +237,11 @@ class Engine:
             state.advance(first)
             state.written = first
 
-    async def close(self) -> None:
-        """Finish the checkpoints in hand; what only waits is left to the next owner."""
+    async def close(self) -> dict[TP, int]:
+        """Finish the checkpoints in hand; what only waits is left to the next owner.
+
+        Returns how far that is: a checkpoint may end in the midst of a batch, which then is not done.
+        """
         lanes, self._lanes = self._lanes, {}
         tables, self.tables = self.tables, Tables({}, {})
         self._fences.forget()
@@ -248,6 +251,11 @@ class Engine:
         if not self.failed.done():
             for partition in (*tables.customers.values(), *tables.identities.values()):
                 partition.leave()
+        return {
+            TP(self.config.topic(source), number): partition.stored
+            for (_, source, *_), own in ((_CUSTOMERS, tables.customers), (_IDENTITIES, tables.identities))
+            for number, partition in own.items()
+        }
 
     def put(self, topic: str, batch: Batch) -> None:
         """Queue a batch of a source topic; one of a partition that is not open is left to its owner."""

@@ -38,8 +38,8 @@ class Partition:
         self.store = store
         #: What makes a state of a value.
         self.decode = decode
-        #: Below `written`, what the records caused is in the log too.
-        self.applied = self.written = _read_meta(store, number)
+        #: Below `written`, what the records caused is in the log too. `stored` is the store's own position.
+        self.applied = self.written = self.stored = self._begun = _read_meta(store, number)
         self._orgs: dict[int, Org | None] = {}
         #: What was applied and is not in the store yet: by the checkpoint that is being written, and by the next one.
         self._writing: dict[bytes, bytes | None] = {}
@@ -78,13 +78,15 @@ class Partition:
     def begin_write(self) -> list[tuple[bytes, bytes | None]]:
         """Keys and values of everything applied since the last call, for the changelog; the position last."""
         self._writing, self._unwritten = self._unwritten, {}
-        self._writing[META_KEY] = _write_meta(self.applied)
+        self._begun = self.applied
+        self._writing[META_KEY] = _write_meta(self._begun)
         return list(self._writing.items())
 
     def commit(self, changelog_offset: int) -> None:
         """Step 4 of a checkpoint: states, settings and position into the store, in one atomic write."""
         self.store.write(self.number, self._writing.items(), changelog_offset, upto_s=time.time())
         self._writing = {}
+        self.stored = self._begun
 
     def leave(self) -> None:
         """Nobody but this worker has written to the changelog until now: all of that is in the store."""

@@ -368,11 +368,17 @@ class Consumer(driver.Consumer):
 
     async def on_partitions_revoked(self, revoked: set[TP]) -> None:
         """Finish what is in hand and commit it while the partitions are still ours; Faust forgets it here."""
-        self.stop_flow()
         self._cursor.clear()
-        await self.engine.close()
+        await self.finish()
         await self.commit()
         await super().on_partitions_revoked(revoked)
+
+    async def finish(self) -> None:
+        """Hand out nothing more, and finish what is in hand; the next commit says how far that is."""
+        self.stop_flow()
+        for tp, position in (await self.engine.close()).items():
+            if position:
+                self._acked[tp].append(position - 1)
 
     def ack(self, message: ConsumerMessage) -> bool:
         """The engine has taken the message over; its batches say themselves when they are done."""
