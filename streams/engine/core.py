@@ -58,6 +58,10 @@ class Tables:
     customers: dict[int, Partition]
     identities: dict[int, Partition]
 
+    def by_source(self) -> tuple[tuple[str, dict[int, Partition]], ...]:
+        """The topic that each table's records come from, and its partitions."""
+        return (topics.CHANGES.name, self.customers), (topics.IDENTITIES.name, self.identities)
+
 
 #: Where each table's records come from, where its changelog is, and what makes a state of a value.
 _CUSTOMERS = (topics.CUSTOMERS_TABLE, topics.CHANGES.name, topics.CHANGELOG.name, decode_state)
@@ -175,7 +179,7 @@ class Engine:
         _check_whole(tables)
         self._lanes, starts = await self.opener.lanes(tables, by_topic)
         self.tables = tables
-        for (_, source, *_), opened in ((_CUSTOMERS, tables.customers), (_IDENTITIES, tables.identities)):
+        for source, opened in tables.by_source():
             starts[source] = {number: partition.applied for number, partition in opened.items()}
         for lane in self._lanes.values():
             lane.start()
@@ -253,7 +257,7 @@ class Engine:
                 partition.leave()
         return {
             TP(self.config.topic(source), number): partition.stored
-            for (_, source, *_), own in ((_CUSTOMERS, tables.customers), (_IDENTITIES, tables.identities))
+            for source, own in tables.by_source()
             for number, partition in own.items()
         }
 

@@ -72,8 +72,6 @@ async def outputs_of_inbound(reader: LogReader, config: Config, partition: int, 
 async def _outputs_of(
     source: str, outputs: Iterable[TopicSpec], reader: LogReader, config: Config, partition: int, first: int
 ) -> dict[str, set[int]]:
-    if await reader.end(config.topic(source), partition) <= first:
-        return {}
     written_at = await reader.written_at(config.topic(source), partition, first)
     if written_at is None:
         return {}

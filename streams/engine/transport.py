@@ -122,9 +122,9 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
                 state.timestamp = marks[partition] = float(state.timestamp or 0)
             sent = monotonic()
             has_records = await fetch(assignment, node_id, request)
-            taken = {number for number, state in asked.items() if state.timestamp is not marks[number]}
             if asked:
-                self.on_ends(node_id, sent, {n: state.highwater if n in taken else None for n, state in asked.items()})
+                ends = {n: None if state.timestamp is marks[n] else state.highwater for n, state in asked.items()}
+                self.on_ends(node_id, sent, ends)
             return has_records
 
         return fetch_and_note
