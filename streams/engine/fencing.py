@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Iterable
-from typing import Any, NamedTuple
+from typing import Any
 
 from aiokafka.client import AIOKafkaClient, ConnectionGroup, CoordinationType
 from aiokafka.errors import (
@@ -27,6 +27,7 @@ from aiokafka.errors import (
 from aiokafka.protocol.transaction import AddPartitionsToTxnRequest, EndTxnRequest, InitProducerIdRequest
 
 from streams.config import Config
+from streams.engine.wire import Owner
 from streams.kafka import connection
 
 log = logging.getLogger(__name__)
@@ -47,13 +48,6 @@ Place = tuple[str, int]
 
 class FencedError(Exception):
     """Another worker owns the partition now; what this one wanted to write was refused."""
-
-
-class Owner(NamedTuple):
-    """Who writes: the broker refuses the same producer id with a lower epoch."""
-
-    producer_id: int
-    epoch: int
 
 
 class Fences:

@@ -9,10 +9,11 @@ from typing import Any
 
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError, ProducerFenced
+from aiokafka.producer.transaction_manager import NO_PRODUCER_EPOCH, NO_PRODUCER_ID, PidAndEpoch
 
 from streams.config import Config
-from streams.engine.fencing import FencedError, Owner, Place
-from streams.engine.wire import NO_HEADERS, RecordBatch, batch_of
+from streams.engine.fencing import FencedError, Place
+from streams.engine.wire import NO_HEADERS, Owner, RecordBatch, batch_of
 from streams.kafka import connection
 from streams.topics import CHANGELOG_BYTES
 
@@ -71,20 +72,26 @@ class Outputs:
 
 
 class Numbers:
-    """Numbers the records that an owner writes to a partition of a topic, from 0 on: the broker takes them in order."""
+    """Numbers the records that are written under one producer id to each partition of a topic.
 
-    def __init__(self, owner: Owner) -> None:
+    The broker takes the records of an id and epoch from 0 on, in order, without a gap. So what is written under another
+    id in between must not be counted, as aiokafka would.
+    """
+
+    def __init__(self, owner: Owner | None = None) -> None:
+        #: None: the producer's own, which may become another one.
         self._owner = owner
-        self._next: dict[Place, int] = {}
+        self._next: dict[tuple[Place, Owner], int] = {}
 
-    def at(self, place: Place) -> Callable[[int], tuple[int, int, int]]:
+    def at(self, place: Place) -> Callable[[Owner, int], tuple[int, int, int]]:
         """Numbers batches for this place, as `RecordBatch.number`."""
         return partial(self._number, place)
 
-    def _number(self, place: Place, count: int) -> tuple[int, int, int]:
-        first = self._next.get(place, 0)
-        self._next[place] = (first + count) & _LAST_NUMBER
-        return *self._owner, first
+    def _number(self, place: Place, own: Owner, count: int) -> tuple[int, int, int]:
+        owner = self._owner or own
+        first = self._next.get((place, owner), 0)
+        self._next[place, owner] = (first + count) & _LAST_NUMBER
+        return *owner, first
 
 
 class Writer:
@@ -103,6 +110,7 @@ class Writer:
             max_request_size=2 * CHANGELOG_BYTES,
             linger_ms=0,
         )
+        self._own = Numbers()
         self._owners: dict[int, Numbers] = {}
         self._owned: dict[Place, Numbers] = {}
 
@@ -173,16 +181,27 @@ class Writer:
         pending = []
         for topic, partition, batch in batches:
             place = (topic, partition)
-            numbers = self._owned.get(place) if batch.by is None else self._owners[batch.by]
-            batch.number = None if numbers is None else numbers.at(place)
+            numbers = self._owned.get(place, self._own) if batch.by is None else self._owners[batch.by]
+            batch.number = numbers.at(place)
             pending.append((topic, await self._producer.send_batch(batch, topic, partition=partition)))
         return [await self._acknowledged(topic, future) for topic, future in pending]
 
-    @staticmethod
-    async def _acknowledged(topic: str, future: asyncio.Future[Any]) -> Any:
+    async def _acknowledged(self, topic: str, future: asyncio.Future[Any]) -> Any:
         try:
             return await future
         except ProducerFenced as exc:
             raise FencedError(f"{topic}: another worker owns this partition now") from exc
         except KafkaError as exc:
+            self._renew()
             raise RefusedError(f"{topic}: the broker refused a record: {exc!r}") from exc
+
+    def _renew(self) -> None:
+        """Write on under another producer id: the broker takes nothing behind a number that it did not take.
+
+        The number cannot be given again: if the refused records are in the log all the same, others with their number
+        would be taken for them.
+        """
+        manager = self._producer._txn_manager
+        if manager.has_pid():
+            manager._pid_and_epoch = PidAndEpoch(NO_PRODUCER_ID, NO_PRODUCER_EPOCH)
+            manager._pid_waiter = asyncio.get_running_loop().create_future()

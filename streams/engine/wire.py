@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable
 from struct import Struct
+from typing import NamedTuple
 
 from crc32c import crc32c
 
@@ -74,6 +75,13 @@ def header_prefix(headers: Headers, name: str, more: int) -> bytes:
 NO_HEADERS = (encode_headers(()),)
 
 
+class Owner(NamedTuple):
+    """Who writes: the broker refuses the same producer id with a lower epoch."""
+
+    producer_id: int
+    epoch: int
+
+
 class RecordBatch:
     """A batch under construction, with the methods that aiokafka's producer calls of its own batches.
 
@@ -94,8 +102,9 @@ class RecordBatch:
         self._producer = (-1, -1, -1)
         #: The partition as whose owner it is written, where it goes to one that nobody owns.
         self.by: int | None = None
-        #: Gives so many records their producer id, epoch and first number, instead of the producer's own.
-        self.number: Callable[[int], tuple[int, int, int]] | None = None
+        #: Gives so many records their producer id, epoch and first number, which else the producer gives; it is told
+        #: the producer's own id and epoch.
+        self.number: Callable[[Owner, int], tuple[int, int, int]] | None = None
         self._built: bytes | None = None
 
     def add(self, key: bytes | None, value: bytes | None, headers: Iterable[bytes] = NO_HEADERS) -> bool:
@@ -134,7 +143,8 @@ class RecordBatch:
         return self._closed
 
     def _set_producer_state(self, producer_id: int, epoch: int, sequence: int) -> None:
-        self._producer = (producer_id, epoch, sequence) if self.number is None else self.number(self._count)
+        own = Owner(producer_id, epoch)
+        self._producer = (*own, sequence) if self.number is None else self.number(own, self._count)
 
     def _build(self) -> bytes:
         """The batch's bytes. A retry sends the same bytes again."""

@@ -9,7 +9,8 @@ from aiokafka.errors import KafkaError
 
 from streams import topics
 from streams.engine.fencing import FencedError, Fences
-from streams.engine.outputs import Outputs, Writer
+from streams.engine.outputs import Outputs, RefusedError, Writer
+from tests.integration.conftest import MakeWorld
 from tests.integration.harness import AUDIT, CHANGELOG, World
 
 pytestmark = pytest.mark.kafka
@@ -137,6 +138,43 @@ def test_owners_of_several_partitions_number_what_they_write_to_one_place_each_b
     assert values(world, topics.DECISIONS.name) == [
         b"%d %d of %d" % (turn, n, by) for turn in range(2) for n in range(3) for by in (5, 5, 0)
     ]
+
+
+def test_what_is_written_as_an_owner_and_what_is_not_may_take_turns_at_one_place(
+    owners: tuple[Owning, Owning], world: World
+) -> None:
+    one, _ = owners
+    one.take()
+
+    async def append(value: bytes) -> None:
+        await one.writer.append(world.config.topic(topics.NOTIFICATIONS.name), 0, b"k", value)
+
+    for turn in range(3):
+        one.write(b"%d as an owner" % turn, topics.NOTIFICATIONS.name)
+        world.loop.run(append(b"%d by HTTP" % turn))
+    told = [b"%d %s" % (turn, how) for turn in range(3) for how in (b"as an owner", b"by HTTP")]
+    assert values(world, topics.NOTIFICATIONS.name) == told
+
+
+def test_a_writer_goes_on_behind_a_record_that_the_broker_refused(make_world: MakeWorld) -> None:
+    world = make_world()
+    one = Owning(world)
+    one.take()
+    topic = world.config.topic(topics.INBOUND.name)
+
+    async def append(value: bytes) -> int:
+        return await one.writer.append(topic, 0, b"k", value)
+
+    try:
+        world.configure(topics.INBOUND.name, **{"max.message.bytes": "1000"})
+        assert world.loop.run(append(b"before")) == 0
+        for turn in range(2):
+            with pytest.raises(RefusedError, match="MessageSizeTooLarge"):
+                world.loop.run(append(bytes(5_000)))
+            assert world.loop.run(append(b"after %d" % turn)) == turn + 1
+        one.write(b"as an owner still")
+    finally:
+        one.close()
 
 
 def test_an_earlier_owner_writes_nothing_of_what_it_does_not_own_either_where_both_go_together(
