@@ -18,7 +18,7 @@ from aiokafka.errors import KafkaError
 from streams.admin import CONNECT_S, KafkaFault, opening, partitions_of, plain_faults
 from streams.config import Config
 from streams.domain.keys import partition_of
-from streams.kafka import connection
+from streams.kafka import connection, stop_consumer
 from streams.topics import INPUT_BYTES
 
 ACK_S = 20.0  # an acknowledgement takes milliseconds; by then the broker has gone
@@ -206,7 +206,7 @@ class Reader:
     async def _close(self) -> None:
         with suppress(TimeoutError):
             async with asyncio.timeout(STOP_S):
-                await self._consumer.stop()
+                await stop_consumer(self._consumer)
 
     async def begins(self) -> dict[int, int]:
         """The first offset that is still there, by partition."""

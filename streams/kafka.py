@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import ssl
+from collections.abc import Awaitable
 from contextlib import suppress
 from typing import Any
 
+from aiokafka import AIOKafkaConsumer
 from aiokafka.conn import AIOKafkaConnection, collect_hosts, create_conn
 from aiokafka.errors import IllegalSaslStateError, KafkaError, SaslAuthenticationFailed, UnsupportedSaslMechanismError
 from aiokafka.protocol.metadata import MetadataRequest
@@ -46,6 +48,21 @@ def _tls(config: Config) -> ssl.SSLContext:
     if config.kafka_certfile:
         load_pair(context, config, "kafka_certfile", "kafka_keyfile")
     return context
+
+
+async def stop_consumer(consumer: AIOKafkaConsumer, stopping: Awaitable[None] | None = None) -> None:
+    """Stop a consumer, whatever its fetches are at; `stopping`: what does it, if not its own `stop`.
+
+    aiokafka cancels a fetch that waits to be tried again, lets the cancellation out as if whoever stops the consumer
+    had been cancelled, and leaves the connections open.
+    """
+    try:
+        await (stopping or consumer.stop())
+    except asyncio.CancelledError:
+        task = asyncio.current_task()
+        if task is not None and task.cancelling():
+            raise
+        await consumer._client.close()
 
 
 async def refusal(config: Config) -> str | None:

@@ -244,8 +244,9 @@ class Worker:
         return self._engine.unready(self._assigned())
 
     async def _watch(self) -> None:
-        """Say when the worker is ready, and how a long restore goes."""
+        """Say when the worker is ready, and how a long restore goes; raises WorkerError if it could go no further."""
         told = time.monotonic()
+        lost = None
         while True:
             await asyncio.sleep(WATCH_EVERY_S)
             ready = self._unready() is None
@@ -255,10 +256,23 @@ class Worker:
                 numbers = sorted(self._engine.partitions)
                 print(f"consent-streams worker ready at {self.url} with partitions {numbers}", flush=True)
             self._measure_lag()
+            lost_before, lost = lost, self._lost()
+            if lost and lost == lost_before:
+                raise WorkerError(f"an inner task has ended unasked: {lost}")
             left = self._restore_left()
             if left and time.monotonic() - told > PROGRESS_EVERY_S:
                 told = time.monotonic()
                 log.info("restoring the state: %d changelog records left", left)
+
+    def _lost(self) -> str | None:
+        """A task of Faust's without which nothing moves, if it is gone: mode says nothing of one that is cancelled."""
+        for service in (self._app.tables.recovery, self._app._fetcher):
+            if service.started and not service.should_stop:
+                running = {future.__wrapped__.__name__ for future in service._futures if hasattr(future, "__wrapped__")}
+                for task in service._get_tasks():
+                    if (name := task.fun.__name__) not in running:
+                        return f"{type(service).__name__}.{name}"
+        return None
 
     async def _look_at_topics(self) -> None:
         """Raises WorkerError when a topic is gone, made anew, or has other partitions: keys would not find home."""

@@ -11,7 +11,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 
 from streams.config import Config
-from streams.kafka import connection
+from streams.kafka import connection, stop_consumer
 
 #: First look at so many records of a partition's end, then at four times as many, up to the limit.
 FIRST_LOOK = 2_000
@@ -46,7 +46,7 @@ class LogReader:
 
     async def stop(self) -> None:
         if self._ends is not None:
-            await self._ends.stop()
+            await stop_consumer(self._ends)
         if self._admin is not None:
             await self._admin.close()
 
@@ -147,4 +147,4 @@ class LogReader:
                 for records in (await consumer.getmany(tp, timeout_ms=LOOK_MS)).values():
                     yield [record for record in records if record.offset < end]
         finally:
-            await consumer.stop()
+            await stop_consumer(consumer)

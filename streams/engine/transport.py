@@ -24,6 +24,7 @@ from mode.utils.futures import maybe_async
 
 from streams import topics
 from streams.engine.records import Batch, Record
+from streams.kafka import stop_consumer
 
 if TYPE_CHECKING:
     from streams.engine.core import Engine
@@ -104,6 +105,9 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
         coordinator._do_heartbeat = beat_and_note
         fetcher = self._ensure_consumer()._fetcher
         fetcher._proc_fetch_request = self.noting_ends(fetcher._proc_fetch_request)
+
+    async def on_thread_stop(self) -> None:
+        await stop_consumer(self._consumer, super().on_thread_stop())
 
     def noting_ends(self, fetch: Callable[..., Awaitable[bool]]) -> Callable[..., Awaitable[bool]]:
         """The same fetch, that tells the ends which it finds of the partitions of `consent.changes`."""

@@ -3,7 +3,8 @@
 | variable | what |
 |---|---|
 | `CHAOS_AT` | a point below and a count: `changelog.after:2` |
-| `CHAOS_DO` | `kill` (default; SIGKILL), `stop` (SIGSTOP, until somebody continues it) or `raise` (a bug) |
+| `CHAOS_DO` | `kill` (default; SIGKILL), `stop` (SIGSTOP, until somebody continues it), `raise` (a bug), or |
+| | `cancel` (a cancellation that nobody ordered, as libraries let them slip) |
 | `CHAOS_LEASE` | `off`: the worker believes the group counts it as a member, however long it slept |
 
 Run as `python -m tests.chaos.launcher worker`, in the place of `python -m streams worker`.
@@ -11,6 +12,7 @@ Run as `python -m tests.chaos.launcher worker`, in the place of `python -m strea
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 import os
 import signal
@@ -51,6 +53,8 @@ class BuiltInBug(Exception):  # noqa: N818 - it is one
 def _act(what: str) -> None:
     if what == "raise":
         raise BuiltInBug("a bug in a handler")
+    if what == "cancel":
+        raise asyncio.CancelledError
     # The whole process stops at once, whichever thread comes here.
     os.kill(os.getpid(), signal.SIGSTOP if what == "stop" else signal.SIGKILL)
 

@@ -20,6 +20,7 @@ import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.consumer.fetcher import Fetcher
 from aiokafka.producer.message_accumulator import MessageAccumulator
+from aiokafka.producer.transaction_manager import TransactionManager
 from faust.app.base import App
 from faust.assignor.partition_assignor import PartitionAssignor
 from faust.stores import rocksdb
@@ -218,6 +219,37 @@ SOURCES: list[tuple[str, str, str]] = [
         "9497c4625a49",
         "Writer: _batch_ttl is the patience with a batch",
     ),
+    (
+        "aiokafka.producer.message_accumulator:MessageAccumulator._pop_batch",
+        "edf167463234",
+        "Writer: a batch is numbered when it is first sent, in the order of its partition, and there is a producer id",
+    ),
+    (
+        "aiokafka.producer.sender:Sender._maybe_wait_for_pid",
+        "6e49fb6994c9",
+        "Writer._renew: asks for a producer id whenever there is none, before a batch is taken",
+    ),
+    (
+        "aiokafka.producer.transaction_manager:TransactionManager.set_pid_and_epoch",
+        "f067068d2729",
+        "Writer._renew: sets all that is unset there",
+    ),
+    (
+        "aiokafka.consumer.consumer:AIOKafkaConsumer.stop",
+        "dfe074c80dd4",
+        "stop_consumer: what is left to do if the fetcher's close is left with an exception",
+    ),
+    (FETCHER + ".close", "d7705e4645a9", "stop_consumer: lets out the cancellation of its own tasks"),
+    (
+        "mode.services:Service._execute_task",
+        "25679b253fe4",
+        "Worker._lost: a task that was cancelled ends without a word, and any other error crashes",
+    ),
+    (
+        "mode.services:Service.add_future",
+        "0b3abccdf43a",
+        "Worker._lost: a task is among _futures while it runs, with its coroutine as __wrapped__",
+    ),
     ("aiokafka.partitioner:murmur2", "b9b6edef9bec", "streams.domain.keys.murmur2, tests/agents"),
     (STORE + ".__init__", "0831981fe7ca", "BytesStore.__init__: driver and options"),
     (STORE + "._db_for_partition", "48dabfb32eb4", "BytesStore: opens on demand"),
@@ -327,6 +359,7 @@ OVERRIDES: list[tuple[type, type, tuple[str, ...]]] = [
             "_create_worker_consumer",
             "_fetch_records",
             "_commit",
+            "on_thread_stop",
         ),
     ),
     (
@@ -381,6 +414,7 @@ ATTRIBUTES: list[tuple[Any, tuple[str, ...]]] = [
     (driver.AIOKafkaConsumerThread, ("tp_last_committed_at",)),
     (ServiceThread, ("thread_loop", "parent_loop", "_thread_started", "_thread_running")),
     (rocksdb.Store, ("_dbs", "rocksdb_options")),
+    (TransactionManager, ("_pid_and_epoch", "_pid_waiter")),
     (App, ("_crashed", "rebalancing", "consumer_generation_id")),
     (PartitionAssignor, ("_tps_url",)),
     (Recovery, ("completed", "active_tps", "active_offsets", "standby_offsets")),

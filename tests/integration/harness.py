@@ -29,6 +29,7 @@ from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 
 from streams import admin, topics
 from streams.config import Config
+from streams.kafka import stop_consumer
 from tests.model.wire import partition_of
 
 T = TypeVar("T")
@@ -181,7 +182,7 @@ class Log:
 
     async def close(self) -> None:
         if self._consumer is not None:
-            await self._consumer.stop()
+            await stop_consumer(self._consumer)
             self._consumer = None
 
 

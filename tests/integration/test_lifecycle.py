@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import socket
 import time
@@ -12,8 +13,10 @@ from urllib.parse import quote
 
 import httpx
 import pytest
+from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from streams.broker import ChosenBroker, EmbeddedBroker
+from streams.kafka import stop_consumer
 from tests.integration.compare import Comparison
 from tests.integration.conftest import MakeWorker, MakeWorld
 from tests.integration.harness import (
@@ -254,6 +257,49 @@ def test_a_broker_that_hangs_or_is_restarted_is_waited_for(
     agree(world, load)
     wait_for("the worker to be ready again", lambda: httpx.get(f"{worker.url}/readyz").status_code == 200)
     assert worker.stop() == 0, worker.errors
+
+
+def test_a_consumer_whose_fetch_waits_to_be_tried_again_stops_like_any_other(
+    own_broker: EmbeddedBroker, make_world: MakeWorld
+) -> None:
+    world = make_world(bootstrap=own_broker.bootstrap)
+    tp = TopicPartition(world.config.topic(CHANGES), 0)
+
+    async def fetching() -> AIOKafkaConsumer:
+        consumer = AIOKafkaConsumer(bootstrap_servers=own_broker.bootstrap, retry_backoff_ms=10_000)
+        await consumer.start()
+        consumer.assign([tp])
+        consumer.seek(tp, 0)
+        await consumer.getmany(tp, timeout_ms=100)
+        return consumer
+
+    async def stop(consumer: AIOKafkaConsumer) -> bool:
+        """Once its fetch has failed, and waits; whether nothing is left of it then."""
+        (fetch,) = consumer._fetcher._pending_tasks
+        while fetch.get_coro().cr_await.__qualname__ != asyncio.sleep.__qualname__:
+            assert not fetch.done()
+            await asyncio.sleep(0)
+        await stop_consumer(consumer)
+        return consumer._client._sync_task is None
+
+    consumer = world.loop.run(fetching())
+    own_broker.stop()
+    try:
+        assert world.loop.run(asyncio.wait_for(stop(consumer), 30))
+    finally:
+        own_broker.start()
+
+
+def test_a_worker_of_which_a_part_was_cancelled_by_nobody_ends_and_says_so(
+    make_world: MakeWorld, tmp_path: Path
+) -> None:
+    fault = {"CHAOS_AT": "take.after:1", "CHAOS_DO": "cancel"}
+    worker = Worker(make_world().env | fault, tmp_path, "tests.chaos.launcher").start()
+    try:
+        assert worker.wait() == 1
+    finally:
+        worker.end()
+    assert worker.last_line == "Error: the worker ends: an inner task has ended unasked: Recovery._restart_recovery"
 
 
 def test_a_stop_while_the_broker_is_away_still_ends_in_time(

@@ -18,7 +18,7 @@ from aiokafka.protocol.types import CompactArray, CompactString, Int16, Int32, S
 from streams import topics
 from streams.admin import Cluster, configs_of, connected, describe, opening, plain_faults
 from streams.config import Config
-from streams.kafka import connection
+from streams.kafka import connection, stop_consumer
 
 #: Partitions that have work are looked at again so often, and at least so long, before they are called stuck.
 LOOK_S, STUCK_S = 0.5, 5.0
@@ -118,7 +118,7 @@ async def look(config: Config) -> Seen:
             newest = await _newest_ms(consumer, changes)
             group = await _group(config, consumer, places)
     finally:
-        await consumer.stop()
+        await stop_consumer(consumer)
     return Seen(release, cluster, configs, group, newest)
 
 

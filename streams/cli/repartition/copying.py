@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 from typing import Any
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
@@ -15,7 +16,7 @@ from streams.admin import opening, plain_faults
 from streams.client import LINGER_MS, STOP_S
 from streams.config import Config
 from streams.engine.records import Record
-from streams.kafka import connection
+from streams.kafka import connection, stop_consumer
 from streams.topics import INPUT_BYTES
 
 from ..root import Failure
@@ -182,7 +183,7 @@ async def copying(old: Config, new: Config, tell: Callable[[str], None]) -> Asyn
         finally:
             await found.close()
     finally:
-        for client in (producer, consumer):
+        for stop in (producer.stop, partial(stop_consumer, consumer)):
             with suppress(TimeoutError):
                 async with asyncio.timeout(STOP_S):
-                    await client.stop()
+                    await stop()

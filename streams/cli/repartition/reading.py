@@ -10,7 +10,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from streams.config import Config
 from streams.engine.tail import LOOK_MS, LogReader
-from streams.kafka import connection
+from streams.kafka import connection, stop_consumer
 from streams.topics import TopicSpec
 
 
@@ -45,4 +45,4 @@ async def records_of(config: Config, spec: TopicSpec) -> AsyncIterator[tuple[int
                 yield tp.partition, records
             left = {tp for tp in left if await consumer.position(tp) < ends[tp]}
     finally:
-        await consumer.stop()
+        await stop_consumer(consumer)
