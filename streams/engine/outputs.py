@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
 from aiokafka import AIOKafkaProducer
-from aiokafka.errors import KafkaError, ProducerFenced
+from aiokafka.errors import KafkaError, KafkaTimeoutError, ProducerFenced, UnknownTopicOrPartitionError
 from aiokafka.producer.transaction_manager import NO_PRODUCER_EPOCH, NO_PRODUCER_ID, PidAndEpoch
 
 from streams.config import Config
 from streams.engine.fencing import FencedError, Place
 from streams.engine.wire import NO_HEADERS, Owner, RecordBatch, batch_of
-from streams.kafka import connection
+from streams.kafka import connection, slow_down
 from streams.topics import CHANGELOG_BYTES
 
 #: A batch of outputs is closed at this size, well below what a broker accepts by default.
@@ -120,6 +121,7 @@ class Writer:
         self._owned.update(dict.fromkeys(places, self._owners[number]))
 
     async def start(self) -> None:
+        slow_down(self._producer.client)
         await self._producer.start()
         # aiokafka has one option for the patience with a request and with a batch; we want them apart.
         self._producer._message_accumulator._batch_ttl = BATCH_PATIENCE_S
@@ -183,8 +185,15 @@ class Writer:
             place = (topic, partition)
             numbers = self._owned.get(place, self._own) if batch.by is None else self._owners[batch.by]
             batch.number = numbers.at(place)
-            pending.append((topic, await self._producer.send_batch(batch, topic, partition=partition)))
+            pending.append((topic, await self._handed_over(topic, partition, batch)))
         return [await self._acknowledged(topic, future) for topic, future in pending]
+
+    async def _handed_over(self, topic: str, partition: int, batch: RecordBatch) -> asyncio.Future[Any]:
+        """aiokafka has less patience here than with a batch that it holds. A topic that is gone, others will notice."""
+        while True:
+            with suppress(KafkaTimeoutError, UnknownTopicOrPartitionError):
+                future: asyncio.Future[Any] = await self._producer.send_batch(batch, topic, partition=partition)
+                return future
 
     async def _acknowledged(self, topic: str, future: asyncio.Future[Any]) -> Any:
         try:

@@ -225,6 +225,11 @@ SOURCES: list[tuple[str, str, str]] = [
         "Writer: a batch is numbered when it is first sent, in the order of its partition, and there is a producer id",
     ),
     (
+        "aiokafka.client:AIOKafkaClient._md_synchronizer",
+        "fb9826309c89",
+        "slow_down: looks _metadata_update up on the instance; whoever asks for an update waits for it",
+    ),
+    (
         "aiokafka.producer.sender:Sender._maybe_wait_for_pid",
         "6e49fb6994c9",
         "Writer._renew: asks for a producer id whenever there is none, before a batch is taken",

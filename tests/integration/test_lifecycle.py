@@ -6,7 +6,7 @@ import asyncio
 import json
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -16,6 +16,7 @@ import pytest
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from streams.broker import ChosenBroker, EmbeddedBroker
+from streams.engine.outputs import Writer
 from streams.kafka import stop_consumer
 from tests.integration.compare import Comparison
 from tests.integration.conftest import MakeWorker, MakeWorld
@@ -288,6 +289,47 @@ def test_a_consumer_whose_fetch_waits_to_be_tried_again_stops_like_any_other(
         assert world.loop.run(asyncio.wait_for(stop(consumer), 30))
     finally:
         own_broker.start()
+
+
+def test_a_broker_that_is_away_is_waited_for_with_more_to_write_and_without_haste(
+    own_broker: EmbeddedBroker, make_world: MakeWorld
+) -> None:
+    world = make_world(bootstrap=own_broker.bootstrap)
+    values = [b"%d" % number for number in range(6)]
+
+    async def write() -> int:
+        """With less patience than 40 s for what is not known or not taken yet; how often metadata were asked for."""
+        writer = Writer(world.config)
+        await writer.start()
+        client, asked = writer._producer.client, 0
+        writer._producer._request_timeout_ms = 300
+        await writer.append(world.config.topic(AUDIT), 0, b"k", values[0])
+
+        def counting(real: Callable[..., Awaitable[bool]]) -> Callable[..., Awaitable[bool]]:
+            async def count(*args: Any) -> bool:
+                nonlocal asked
+                asked += 1
+                return await real(*args)
+
+            return count
+
+        client._metadata_update = counting(client._metadata_update)
+        await asyncio.to_thread(own_broker.stop)
+        # To a topic that it has not written to yet, and, more than one batch, to one that has no leader any more.
+        writing = [writer.append(world.config.topic(AUDIT), 0, b"k", value) for value in values[1:]]
+        writing.append(writer.append(world.config.topic(DECISIONS), 0, b"k", b"another"))
+        waiting = asyncio.gather(*writing)
+        done, _ = await asyncio.wait([waiting], timeout=2)  # not to wait for anything: this is how long it is away
+        assert not done
+        asked_in_vain = asked
+        await asyncio.to_thread(own_broker.start)
+        await asyncio.wait_for(waiting, 60)
+        await writer.stop()
+        return asked_in_vain
+
+    assert 5 < world.loop.run(write()) < 40
+    assert sorted(record.value or b"" for record in world.read(AUDIT)) == values
+    assert [record.value for record in world.read(DECISIONS)] == [b"another"]
 
 
 def test_a_worker_of_which_a_part_was_cancelled_by_nobody_ends_and_says_so(
