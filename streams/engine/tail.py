@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from math import inf
 from typing import Any
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.consumer.fetcher import OffsetResetStrategy
+from aiokafka.errors import KafkaError
 
 from streams.config import Config
 from streams.kafka import connection, stop_consumer
@@ -23,6 +25,9 @@ _BROKERS_TIME = 1
 
 #: Markers move the position without a record, of which the consumer does not tell: a look at it ends after so long.
 LOOK_MS = 50
+
+#: What stands for the leader of a partition that is not known, and of one that has none.
+_NO_LEADER = {None, -1}
 
 Enough = Callable[[list[Any]], bool]
 Keep = Callable[[Any], bool]
@@ -60,7 +65,15 @@ class LogReader:
         A commit is acknowledged before its markers are written, so the last stable offset may still be below records
         that a producer knows to be committed: a fence there could miss them.
         """
-        ends = await self._ends.end_offsets([TopicPartition(topic, partition) for partition in partitions])
+        places = [TopicPartition(topic, partition) for partition in partitions]
+        leaders = {self._ends._client.cluster.leader_for_partition(tp) for tp in places}
+        if len(leaders) == 1 and not leaders & _NO_LEADER:
+            # Most often one request does it, without the tasks and timers of one that may be many and is tried again.
+            with suppress(KafkaError):
+                asked = {topic: [(tp.partition, OffsetResetStrategy.LATEST) for tp in places]}
+                found = await self._ends._fetcher._proc_offset_request(*leaders, asked)
+                return {tp.partition: int(end) for tp, (end, _) in found.items()}
+        ends = await self._ends.end_offsets(places)
         return {tp.partition: int(end) for tp, end in ends.items()}
 
     async def committed(self, group: str, topic: str, partitions: Iterable[int]) -> Mapping[int, int]:

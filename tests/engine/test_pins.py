@@ -244,6 +244,11 @@ SOURCES: list[tuple[str, str, str]] = [
         "dfe074c80dd4",
         "stop_consumer: what is left to do if the fetcher's close is left with an exception",
     ),
+    (
+        FETCHER + "._proc_offset_request",
+        "b671ce8a6bef",
+        "LogReader.ends: asks one leader once; raises a KafkaError of any partition",
+    ),
     (FETCHER + ".close", "d7705e4645a9", "stop_consumer: lets out the cancellation of its own tasks"),
     (
         "mode.services:Service._execute_task",
