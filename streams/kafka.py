@@ -4,15 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from functools import wraps
 from typing import Any
 
 from aiokafka import AIOKafkaConsumer
 from aiokafka.client import AIOKafkaClient
 from aiokafka.cluster import ClusterMetadata
-from aiokafka.conn import AIOKafkaConnection, collect_hosts, create_conn
-from aiokafka.errors import IllegalSaslStateError, KafkaError, SaslAuthenticationFailed, UnsupportedSaslMechanismError
+from aiokafka.conn import AIOKafkaConnection, CloseReason, collect_hosts, create_conn
+from aiokafka.errors import (
+    IllegalSaslStateError,
+    KafkaConnectionError,
+    KafkaError,
+    SaslAuthenticationFailed,
+    UnsupportedSaslMechanismError,
+)
 from aiokafka.protocol.metadata import MetadataRequest
 
 from streams.certificates import check_readable, load_pair
@@ -51,6 +58,28 @@ def _tls(config: Config) -> ssl.SSLContext:
     if config.kafka_certfile:
         load_pair(context, config, "kafka_certfile", "kafka_keyfile")
     return context
+
+
+def _broken_if_closed(write: Callable[..., Any]) -> Callable[..., Any]:
+    """The same method of aiokafka's connection, on a transport that a reset may have closed a moment ago.
+
+    asyncio takes such a write in silence, and tells the reader in a moment. uvloop raises what aiokafka does not
+    expect: it ended the task that keeps a client's metadata, and whoever asked that client for them waited for ever.
+    """
+
+    @wraps(write)
+    def write_or_break(self: AIOKafkaConnection, *args: Any, **options: Any) -> Any:
+        try:
+            return write(self, *args, **options)
+        except RuntimeError as error:
+            self.close(reason=CloseReason.CONNECTION_BROKEN)
+            raise KafkaConnectionError(f"Connection at {self.host}:{self.port} broken: {error}") from error
+
+    return write_or_break
+
+
+for _name in ("send", "_send_sasl_token"):
+    setattr(AIOKafkaConnection, _name, _broken_if_closed(getattr(AIOKafkaConnection, _name)))
 
 
 async def stop_consumer(consumer: AIOKafkaConsumer, stopping: Awaitable[None] | None = None) -> None:

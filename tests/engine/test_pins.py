@@ -225,6 +225,11 @@ SOURCES: list[tuple[str, str, str]] = [
         "Writer: a batch is numbered when it is first sent, in the order of its partition, and there is a producer id",
     ),
     (
+        "aiokafka.conn:AIOKafkaConnection.close",
+        "ee3a56c47b8e",
+        "kafka._broken_if_closed: tells all who wait, and that metadata are stale; may be called twice",
+    ),
+    (
         "aiokafka.client:AIOKafkaClient._md_synchronizer",
         "fb9826309c89",
         "slow_down: looks _metadata_update up on the instance; whoever asks for an update waits for it",

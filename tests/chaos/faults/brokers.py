@@ -6,7 +6,7 @@ import time
 
 from tests.chaos.driver import Round
 from tests.chaos.faults.registry import fault
-from tests.integration.harness import AUDIT, CHANGELOG, DECISIONS
+from tests.integration.harness import AUDIT, CHANGELOG, DECISIONS, wait_for
 
 RESTORED = {AUDIT: {"retention.ms": "-1"}, DECISIONS: {}, CHANGELOG: {"cleanup.policy": "compact"}}
 ENOUGH_BYTES = str(20 << 20)
@@ -37,6 +37,21 @@ def kill(round_: Round) -> None:
     round_.broker.kill()
     round_.broker.start()
     round_.goes_on()
+
+
+@fault("broker kill -9 as partitions are taken over")
+def kill_at_takeover(round_: Round) -> None:
+    round_.goes_on()
+    running = [worker for worker in round_.workers if worker.running]
+    wait_for("all partitions to be shared", lambda: all(worker.open_partitions() for worker in running))
+    newcomer = round_.worker().start()
+    wait_for("partitions to be given up", lambda: not all(worker.open_partitions() for worker in running))
+    time.sleep(round_.rng.uniform(0, 0.5))  # not to wait for anything: each time at another moment of it
+    round_.broker.kill()
+    round_.broker.start()
+    round_.goes_on()
+    newcomer.ready()
+    round_.stop([newcomer])
 
 
 @fault("clean bounces of the broker")
