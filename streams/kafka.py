@@ -107,8 +107,8 @@ def slow_down(client: AIOKafkaClient) -> None:
 
     async def slowly(cluster: ClusterMetadata, wanted: set[str]) -> bool:
         updated: bool = await update(cluster, wanted)
-        known = {topic: cluster.partitions_for_topic(topic) for topic in wanted}
-        if not updated or any(cluster.available_partitions_for_topic(topic) != known[topic] for topic in known):
+        whole = all(cluster.available_partitions_for_topic(t) == cluster.partitions_for_topic(t) for t in wanted)
+        if not updated or not whole:
             await asyncio.sleep(PAUSE_S)
         return updated
 

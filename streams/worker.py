@@ -268,7 +268,7 @@ class Worker:
         """A task of Faust's without which nothing moves, if it is gone: mode says nothing of one that is cancelled."""
         for service in (self._app.tables.recovery, self._app._fetcher):
             if service.started and not service.should_stop:
-                running = {future.__wrapped__.__name__ for future in service._futures if hasattr(future, "__wrapped__")}
+                running = {future.__wrapped__.__name__ for future in service._futures}
                 for task in service._get_tasks():
                     if (name := task.fun.__name__) not in running:
                         return f"{type(service).__name__}.{name}"
