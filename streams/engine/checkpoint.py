@@ -96,24 +96,40 @@ class TableLane(WritingLane[Checkpoint]):
             # The other lane and the consumer get their turn.
             await asyncio.sleep(0)
 
+    def work_at_once(self) -> None:
+        while not self.next.is_full() and (batch := self.take()) is not None:
+            partition, applier, todo = self._begin(batch)
+            if not todo or self._apply_some(partition, applier, todo) == len(todo):
+                self._end(partition, batch)
+            else:
+                # What is applied of it is not applied again.
+                self.put_back(batch)
+
     async def _apply(self, batch: Batch) -> bool:
         """Steps 1 and 2 for a batch, in as many parts as checkpoints need; False if the lane must end."""
-        metrics.of(metrics.BATCH, self.name).observe(len(batch.records))
-        partition, applier = self._partitions[batch.partition]
-        todo = batch.records
-        if todo and todo[0].offset < partition.applied:
-            todo = [record for record in todo if record.offset >= partition.applied]
+        partition, applier, todo = self._begin(batch)
         while todo:
             if not await self.has_room():
                 return False
             done = self._apply_some(partition, applier, todo)
             todo = todo[done:]
             await asyncio.sleep(0)
+        self._end(partition, batch)
+        return True
+
+    def _begin(self, batch: Batch) -> tuple[Partition, Applier, list[Record]]:
+        partition, applier = self._partitions[batch.partition]
+        todo = batch.records
+        if todo and todo[0].offset < partition.applied:
+            todo = [record for record in todo if record.offset >= partition.applied]
+        return partition, applier, todo
+
+    def _end(self, partition: Partition, batch: Batch) -> None:
+        metrics.of(metrics.BATCH, self.name).observe(len(batch.records))
         # Behind the last record there may be transaction markers.
         partition.advance(batch.next_offset)
         self.next.batches.append(batch)
         self.start_writing()
-        return True
 
     def _apply_some(self, partition: Partition, applier: Applier, records: list[Record]) -> int:
         """Apply records until the next checkpoint is full, or for long enough; returns how many."""

@@ -53,9 +53,13 @@ class FetchedEnds:
         self._told_after_s = MOST_S
         self._answered_after_s = 0.0
 
-    def tell(self, leader: int, asked_at: float, ends: Mapping[int, int | None]) -> None:
-        """A fetch that was sent to a leader at this time has these ends; None where it was not answered."""
+    def tell(self, leader: int, asked_at: float, ends: Mapping[int, int | None]) -> dict[int, int]:
+        """A fetch that was sent to a leader at this time has these ends; None where it was not answered.
+
+        Returns those that count.
+        """
         now = monotonic()
+        sure: dict[int, int] = {}
         for partition, end in ends.items():
             seen = self._seen.get(partition)
             if end is None:
@@ -64,11 +68,14 @@ class FetchedEnds:
                 self._seen[partition] = _Seen(leader, asked_at, now, asked_at, end)
             else:
                 seen.until, seen.asked_at, seen.end = now, asked_at, end
+                if asked_at >= seen.sure_from:
+                    sure[partition] = end
         if self._wanted_at is not None:
             self._told_after_s = _later(self._told_after_s, now - self._wanted_at)
             self._wanted_at = None
         self._told.set()
         self._told = asyncio.Event()
+        return sure
 
     def since(self, times: Mapping[int, float]) -> dict[int, int]:
         """The ends of those partitions for which a fetch that counts asked after the given time."""

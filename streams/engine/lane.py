@@ -15,6 +15,8 @@ from streams.engine.records import Batch
 #: More than one fetch brings at most, so that only a lane that cannot keep up holds anything back: a partition that was
 #: held back has to wait for the next fetch request.
 FULL = 4_000
+#: So many records are dealt with in one go, about 5 ms in which nothing else happens.
+AT_ONCE = 256
 #: Pause between two looks at whether the group has heard of us again.
 LEASE_POLL_S = 0.02
 
@@ -47,14 +49,30 @@ class Lane:
     def start(self) -> None:
         self._task = asyncio.create_task(self._run(), name=self.name)
 
-    def put(self, batch: Batch) -> None:
-        """Queue a batch; never blocks."""
-        self._waiting.append(batch)
-        before = self._queued[batch.partition]
-        self._queued[batch.partition] = before + len(batch.records)
-        if before < FULL <= self._queued[batch.partition]:
-            self._pressure(batch.partition, True)
-        self.wake()
+    def put(self, *batches: Batch) -> None:
+        """Queue batches that arrived together; never waits. What is little is dealt with at once."""
+        for batch in batches:
+            self._waiting.append(batch)
+            before = self._queued[batch.partition]
+            self._queued[batch.partition] = before + len(batch.records)
+            if before < FULL <= self._queued[batch.partition]:
+                self._pressure(batch.partition, True)
+        if self._is_idle() and sum(len(batch.records) for batch in self._waiting) <= AT_ONCE:
+            try:
+                self.work_at_once()
+            except Exception as exc:
+                self._fail(exc)
+        if self._waiting:
+            self.wake()
+
+    def _is_idle(self) -> bool:
+        """Whether `work` waits to be called, so that nothing is dealt with before what was put before it."""
+        return self._task is not None and self._busy_since is None and not self.closing
+
+    def _fail(self, error: BaseException) -> None:
+        """Work no more: the worker ends."""
+        self._closing.set()
+        self._on_error(error)
 
     def take(self) -> Batch | None:
         """The next batch, or None if none waits."""
@@ -67,6 +85,11 @@ class Lane:
         if before >= FULL // 2 > self._queued[batch.partition]:
             self._pressure(batch.partition, False)
         return batch
+
+    def put_back(self, batch: Batch) -> None:
+        """This batch, which was taken last, is the next again."""
+        self._waiting.appendleft(batch)
+        self._queued[batch.partition] += len(batch.records)
 
     def wake(self) -> None:
         """There is something to do: `work` is called again."""
@@ -111,11 +134,17 @@ class Lane:
                     await self.work()
                     self._busy_since = None
         except Exception as exc:
-            self._on_error(exc)
+            self._fail(exc)
 
     async def work(self) -> None:
         """Do what there is to do now; called again after `wake`, which every batch that is put brings about."""
         raise NotImplementedError
+
+    def work_at_once(self) -> None:
+        """Do of it what can be done without waiting for anything, from the first batch on.
+
+        Every turn that a record waits for on a busy loop is a few milliseconds: with few records there is none.
+        """
 
 
 class Group(Protocol):
@@ -197,7 +226,7 @@ class WritingLane(Lane, Generic[G]):
                     return
         except Exception as exc:
             self._broken = True
-            self._on_error(exc)
+            self._fail(exc)
         finally:
             self._writing = self._writing_since = None
             self._moved.set()

@@ -63,6 +63,7 @@ class Batch:
 
     `next_offset` is the consumer's position behind them: every record below it is in this batch or an earlier one,
     transaction markers and compacted gaps included. `at` is a moment, in monotonic seconds, at which it had arrived.
+    `end` is where the partition's changes ended when the broker had read these records, or later, if the same fetch told.
     `on_done` is told when all of it is done.
     """
 
@@ -70,6 +71,7 @@ class Batch:
     records: list[Record]
     next_offset: int
     at: float
+    end: int | None = None
     on_done: Callable[[], None] = field(default=lambda: None, repr=False)
 
     def done(self) -> None:

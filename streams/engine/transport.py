@@ -9,7 +9,7 @@ faust-streaming 0.15.3 and aiokafka 0.14.0 are held still by tests/engine/test_p
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from functools import partial
 from time import monotonic
@@ -23,6 +23,7 @@ from faust.types import TP, ConsumerMessage
 from mode.utils.futures import maybe_async
 
 from streams import topics
+from streams.engine.protocol import Fetch
 from streams.engine.records import Batch, Record
 from streams.kafka import stop_consumer
 
@@ -49,6 +50,11 @@ class Fetched(dict[TP, list[Any]]):
     after: dict[TP, int]
     #: When (monotonic seconds) they had arrived.
     at: float
+    #: Where the changes of a partition of requests end, where the same fetch tells; see `Batch.end`.
+    ends: dict[TP, int | None]
+
+    def __init__(self) -> None:
+        self.ends = {}
 
 
 class ConsumerThread(driver.AIOKafkaConsumerThread):
@@ -62,9 +68,10 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
     #: Until when (monotonic seconds) the group surely counts us as a member.
     lease_until = 0.0
     #: Told who was asked for the ends of partitions of `changes`, when, and the answers: see `FetchedEnds.tell`.
-    on_ends: Callable[[int, float, dict[int, int | None]], None]
-    #: The topic `consent.changes`, with its prefix.
+    on_ends: Callable[[int, float, dict[int, int | None]], dict[int, int]]
+    #: The topics `consent.changes` and `eligibility.requests`, with their prefix.
     changes: str
+    requests: str
     #: Partitions of which nothing is taken for now: what was fetched of them stays with the fetcher, which then fetches
     #: no more of them. (aiokafka's own `pause` throws away what is fetched.)
     held: set[TP]
@@ -104,34 +111,55 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
 
         coordinator._do_heartbeat = beat_and_note
         fetcher = self._ensure_consumer()._fetcher
-        fetcher._proc_fetch_request = self.noting_ends(fetcher._proc_fetch_request)
+        fetcher._proc_fetch_request = self.noting_ends(fetcher, fetcher._proc_fetch_request)
 
     async def on_thread_stop(self) -> None:
         await stop_consumer(self._consumer, super().on_thread_stop())
 
-    def noting_ends(self, fetch: Callable[..., Awaitable[bool]]) -> Callable[..., Awaitable[bool]]:
-        """The same fetch, that tells the ends which it finds of the partitions of `consent.changes`."""
+    def noting_ends(self, fetcher: Any, fetch: Callable[..., Awaitable[bool]]) -> Callable[..., Awaitable[bool]]:
+        """The same fetch, that tells the ends which it finds of the partitions of `consent.changes`.
+
+        They stand last in the request, and Kafka reads partitions in the order of a request (it says so of version 3 and
+        all later ones): what it says of them is no older than the requests for a decision that the same answer brings.
+        """
 
         async def fetch_and_note(assignment: Any, node_id: int, request: Any) -> bool:
-            asked = {
-                partition: assignment.state_value(TopicPartition(topic, partition))
-                for topic, partitions in request.topics
-                if topic == self.changes
-                for partition, *_ in partitions
-            }
-            # A partition whose answer is taken gets the time of it beside its end. The time before, as another object,
-            # says what it said, and shows whether it was replaced.
-            marks = {}
-            for partition, state in asked.items():
-                state.timestamp = marks[partition] = float(state.timestamp or 0)
+            request.topics.sort(key=lambda one: one[0] == self.changes)
+            lean = Fetch(
+                request.topics,
+                max_wait_ms=request._max_wait_ms,
+                min_bytes=request._min_bytes,
+                max_bytes=request._max_bytes,
+                isolation_level=request._isolation_level,
+            )
             sent = monotonic()
-            has_records = await fetch(assignment, node_id, request)
-            if asked:
-                ends = {n: None if state.timestamp is marks[n] else state.highwater for n, state in asked.items()}
-                self.on_ends(node_id, sent, ends)
-            return has_records
+            has_records = await fetch(assignment, node_id, lean)
+            self._note(lean, assignment, fetcher, node_id, sent)
+            # Whoever waits for records need not wait for the task that waits for this one.
+            if has_records:
+                for waiter in tuple(fetcher._fetch_waiters):
+                    fetcher._notify(waiter)
+            return False
 
         return fetch_and_note
+
+    def _note(self, request: Fetch, assignment: Any, fetcher: Any, node_id: int, sent: float) -> None:
+        """Take over from an answer what aiokafka has not seen of it, and what it says of the changes."""
+        ends: dict[int, int | None] = {}
+        for topic, partitions in request.topics:
+            for number, offset, _ in partitions:
+                end = request.ends.get((topic, number))
+                if topic == self.changes:
+                    ends[number] = None if end is None else end[0]
+                if end is not None and assignment.active:
+                    state = assignment.state_value(TopicPartition(topic, number))
+                    if state.has_valid_position and state.position == offset:
+                        state.highwater, state.lso = end
+        if ends:
+            for number, sure in self.on_ends(node_id, sent, ends).items():
+                result = fetcher._records.get(TopicPartition(self.requests, number))
+                if result is not None:
+                    result.end = sure
 
     def _create_worker_consumer(self, transport: Any) -> Any:
         consumer = super()._create_worker_consumer(transport)
@@ -161,10 +189,11 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
         deadline = monotonic() + (timeout or 0)
         with fetcher._subscriptions.fetch_context():
             while True:
-                for result in fetcher._records.values():
+                for tp, result in fetcher._records.items():
                     records = getattr(result, "_partition_records", None)
                     if records is not None:
                         records._consumer_record = _lean_record
+                    fetched.ends[tp] = getattr(result, "end", None)
                 wanted = active_partitions - self.held
                 if wanted:
                     fetched.update(await fetcher.fetched_records(wanted, timeout=0))
@@ -174,7 +203,10 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
                 left = deadline - monotonic()
                 if fetched or fetched.after != fetched.before or left <= 0 or not self.consumer.flow_active:
                     return fetched
-                await asyncio.wait([fetcher._create_fetch_waiter()], timeout=left)
+                waiter = fetcher._create_fetch_waiter()
+                alarm = self.loop.call_later(left, fetcher._notify, waiter)
+                await waiter
+                alarm.cancel()
 
     @staticmethod
     def _positions(consumer: Any, tps: Iterable[TP]) -> dict[TP, int]:
@@ -228,45 +260,71 @@ class Consumer(driver.Consumer):
         thread = ConsumerThread(self, loop=self.loop, thread_loop=self.loop, beacon=self.beacon)
         thread.on_ends = self.app.engine.fetched_ends.tell
         thread.changes = self.app.engine.config.topic(topics.CHANGES.name)
+        thread.requests = self.app.engine.config.topic(topics.REQUESTS.name)
         return thread
 
     async def getmany(self, timeout: float) -> AsyncIterator[tuple[TP, ConsumerMessage]]:  # noqa: ASYNC109
-        """One message per fetched source topic: its batches; and for a restored changelog its last record."""
-        fetched, active = await self._wait_next_records(timeout)
-        generation = self.app.consumer_generation_id
-        if not fetched and not getattr(fetched, "after", None):
-            return
-        if not await self._positions_agree(fetched):
-            return
-        batches: dict[str, list[Batch]] = {}
-        for tp, records in fetched.items():
-            if not self.flow_active or self.should_stop or generation != self.app.consumer_generation_id:
+        """Hand out what is fetched for `timeout` seconds: batches to their streams, and for a restored changelog its
+        last record to Faust.
+
+        Faust would make two tasks for each message, and pause after each fetch, to see whether it must stop.
+        """
+        until = monotonic() + timeout
+        while True:
+            fetched, active = await self._wait_next_records(timeout)
+            generation = self.app.consumer_generation_id
+            if (fetched or getattr(fetched, "after", None)) and await self._positions_agree(fetched):
+                for restored in self._restored(fetched, active):
+                    yield restored
+                if not self._flows(generation):
+                    return
+                for tp, batches in self._batches(fetched, active).items():
+                    self._cursor.update((TP(tp.topic, batch.partition), batch.next_offset) for batch in batches)
+                    message = self._message(tp, batches[0].next_offset - 1, batches)
+                    await self.callback(message)
+                    self._read_offset[tp] = message.offset
+            if not self._flows(generation) or self.should_stop or monotonic() >= until:
                 return
-            if tp not in active and tp not in self._buffered_partitions:
-                continue
-            if self._is_changelog_tp(tp):
-                self.engine.restore(tp, records, fetched.after[tp])
-                yield tp, self._message(tp, fetched.after[tp] - 1, None)
-            elif tp in self._cursor:
-                batches.setdefault(tp.topic, []).append(self._batch(tp, records, fetched))
+
+    def _flows(self, generation: int) -> bool:
+        """Whether what was fetched in this generation may be handed out: then no stream makes us wait."""
+        return (
+            self.flow_active
+            and generation == self.app.consumer_generation_id
+            and bool(self.app.flow_control.is_active())
+        )
+
+    def _restored(self, fetched: Fetched, active: set[TP]) -> Iterator[tuple[TP, ConsumerMessage]]:
+        """Write what was fetched of changelogs to their tables; what Faust has to be told of it."""
         for tp, after in fetched.after.items():
-            # Transaction markers and compacted records move the position alone: an empty batch says so, in its turn.
-            if tp in fetched or not self.flow_active or generation != self.app.consumer_generation_id:
+            if not self._is_changelog_tp(tp):
                 continue
-            if self._is_changelog_tp(tp):
+            records = fetched.get(tp)
+            if records is None:
+                # Transaction markers and compacted records move the position alone.
                 if after > self.engine.restored(tp):
                     self.engine.restore(tp, [], after)
                 if self._is_to_be_told(tp):
                     yield tp, self._message(tp, self.engine.restored(tp) - 1, None)
+            elif tp in active or tp in self._buffered_partitions:
+                self.engine.restore(tp, records, after)
+                yield tp, self._message(tp, after - 1, None)
+
+    def _batches(self, fetched: Fetched, active: set[TP]) -> dict[TP, list[Batch]]:
+        """A message's worth of batches for each source topic, under the partition of its first, for Faust's books.
+
+        The changes come first: once they are applied, the requests need not wait for them.
+        """
+        found: dict[str, list[Batch]] = {self._thread.changes: []}
+        for tp, after in fetched.after.items():
+            records = fetched.get(tp)
+            if records is not None:
+                if tp in self._cursor and (tp in active or tp in self._buffered_partitions):
+                    found.setdefault(tp.topic, []).append(self._batch(tp, records, fetched))
             elif after > self._cursor.get(tp, after):
-                batches.setdefault(tp.topic, []).append(self._batch(tp, [], fetched))
-        for topic, found in batches.items():
-            if not self.flow_active or generation != self.app.consumer_generation_id:
-                return
-            self._cursor.update((TP(topic, batch.partition), batch.next_offset) for batch in found)
-            # Faust keeps books by partition: the message goes under the first one of its batches.
-            tp = TP(topic, found[0].partition)
-            yield tp, self._message(tp, found[0].next_offset - 1, found)
+                # Transaction markers and compacted records move the position alone: an empty batch says so.
+                found.setdefault(tp.topic, []).append(self._batch(tp, [], fetched))
+        return {TP(topic, batches[0].partition): batches for topic, batches in found.items() if batches}
 
     def _is_to_be_told(self, tp: TP) -> bool:
         """Whether Faust does not know how far a changelog is restored.
@@ -315,7 +373,8 @@ class Consumer(driver.Consumer):
     def _batch(self, tp: TP, records: list[Any], fetched: Fetched) -> Batch:
         """Records for the engine; once they are done the next commit counts them."""
         after = fetched.after[tp]
-        return Batch(tp.partition, records, after, fetched.at, partial(self._acked[tp].append, after - 1))
+        done = partial(self._acked[tp].append, after - 1)
+        return Batch(tp.partition, records, after, fetched.at, fetched.ends.get(tp), done)
 
     def _message(self, tp: TP, offset: int, value: Any) -> ConsumerMessage:
         return ConsumerMessage(
