@@ -18,7 +18,7 @@ from streams.engine.records import Batch, Record, keys_of
 APPLY_AT_ONCE = 250
 #: Checkpoints begin at least so far apart unless they are full: nobody waits for one, and each costs the broker two
 #: requests and the disk a write.
-LEAST_APART_S = 0.05
+LEAST_APART_S = 0.1
 #: A checkpoint ends early at this size of a changelog batch, far below the limit that only one huge state may reach.
 CHANGELOG_SOFT_BYTES = 4 << 20
 

@@ -168,6 +168,8 @@ class WritingLane(Lane, Generic[G]):
 
     #: Groups begin to be written at least so far apart unless they are full.
     least_apart_s = 0.0
+    #: So many groups are written at a time; `write` sees to it that they stay in order.
+    most_at_once = 1
 
     def __init__(self, name: str, new_group: Callable[[], G], **lane: Any) -> None:
         super().__init__(name, **lane)
@@ -178,8 +180,8 @@ class WritingLane(Lane, Generic[G]):
         #: Set when a group must not wait for more.
         self._hurry = asyncio.Event()
         self._begun = 0.0
-        self._writing: asyncio.Task[None] | None = None
-        self._writing_since: float | None = None
+        self._writing: set[asyncio.Task[None]] = set()
+        self._groups: list[G] = []
         self._broken = False
 
     async def write(self, group: G) -> bool:
@@ -190,13 +192,13 @@ class WritingLane(Lane, Generic[G]):
         """Stop working, and write what is worked on."""
         self._hurry.set()
         await super().close()
-        if self._writing is not None:
-            await asyncio.wait([self._writing])
+        while self._writing:
+            await asyncio.wait(self._writing)
 
     def busy_for(self) -> float:
         """Seconds since the oldest part of what is being written was added, or the work in hand began."""
-        writing = 0.0 if self._writing_since is None else time.monotonic() - self._writing_since
-        return max(writing, super().busy_for())
+        now = time.monotonic()
+        return max(super().busy_for(), *(now - group.since for group in self._groups), 0.0)
 
     async def has_room(self) -> bool:
         """Wait while the next group is full; False if the lane must end."""
@@ -210,25 +212,27 @@ class WritingLane(Lane, Generic[G]):
         return True
 
     def start_writing(self) -> None:
-        """See that the next group is written, after the one that may be in hand."""
-        if self._writing is None and not self._broken and not self.next.is_empty():
-            self._writing = asyncio.create_task(self._write_all(), name=f"{self.name}: write")
+        """See that the next group is written, after those that may be in hand."""
+        if len(self._writing) < self.most_at_once and not self._broken and not self.next.is_empty():
+            task = asyncio.create_task(self._write_all(), name=f"{self.name}: write")
+            self._writing.add(task)
+            task.add_done_callback(self._writing.discard)
 
     async def _write_all(self) -> None:
         try:
-            while not self.next.is_empty():
+            while not self._broken and not self.next.is_empty():
                 await self._pause()
                 group, self.next = self.next, self._new_group()
-                self._writing_since = group.since
+                self._groups.append(group)
                 self._moved.set()
-                if not await self.write(group):
+                written = await self.write(group)
+                self._groups.remove(group)
+                if not written:
                     self._broken = True
-                    return
         except Exception as exc:
             self._broken = True
             self._fail(exc)
         finally:
-            self._writing = self._writing_since = None
             self._moved.set()
 
     async def _pause(self) -> None:

@@ -63,7 +63,8 @@ class Batch:
 
     `next_offset` is the consumer's position behind them: every record below it is in this batch or an earlier one,
     transaction markers and compacted gaps included. `at` is a moment, in monotonic seconds, at which it had arrived.
-    `end` is where the partition's changes ended when the broker had read these records, or later, if the same fetch told.
+    `end` is where the partition's changes ended when the broker had read these records, or later; None if it is not
+    known.
     `on_done` is told when all of it is done.
     """
 

@@ -21,6 +21,8 @@ MOST_PARKED = 20_000
 MOST_AHEAD = 100_000
 #: About so many are decided before their decisions are written.
 MOST_AT_ONCE = 2_000
+#: So many groups of decisions are on their way to the broker at a time.
+MOST_WRITTEN_AT_ONCE = 3
 #: So many are read and decided in one go: their data stays in the processor's cache, and others get their turn.
 CHUNK = 128
 
@@ -205,6 +207,8 @@ class RequestsLane(WritingLane[Decided]):
     together; what a crash tears apart is put together when the partition is opened again (see `resume`).
     """
 
+    most_at_once = MOST_WRITTEN_AT_ONCE
+
     def __init__(
         self, desks: Mapping[int, Desk], writer: Writer, *, ends_since: EndsSince, tell: Tell, **lane: Any
     ) -> None:
@@ -215,6 +219,7 @@ class RequestsLane(WritingLane[Decided]):
         self._tell = tell
         self._alarm: asyncio.TimerHandle | None = None
         self._looking: asyncio.Handle | None = None
+        self._turn = asyncio.Lock()
         for desk in desks.values():
             desk.partition.on_advance = self._look_soon
 
@@ -303,13 +308,20 @@ class RequestsLane(WritingLane[Decided]):
 
     async def write(self, group: Decided) -> bool:
         """Dead letters and records that go home, then audit and decisions; then the requests are done."""
-        for outputs, step in ((group.aside, "aside"), (group.out, "decisions")):
-            if outputs.batches:
-                at = time.monotonic()
+        at = time.monotonic()
+        # Groups stand in the log in the order in which they were decided.
+        async with self._turn:
+            if group.aside.batches:
                 if not await self.may_write():
                     return False
-                await self._writer.write(outputs)
-                metrics.of(metrics.STEP, "eligibility.requests", step).observe(time.monotonic() - at)
+                await self._writer.write(group.aside)
+                at = self._observe("aside", at)
+            if not await self.may_write():
+                return False
+            written = self._writer.begin(group.out) if group.out.batches else None
+        if written is not None:
+            await written
+            self._observe("decisions", at)
         for opened, count in group.parts:
             opened.left -= count
         if self._waiting:
@@ -323,3 +335,9 @@ class RequestsLane(WritingLane[Decided]):
                 metrics.of(metrics.BATCH, "eligibility.requests").observe(len(answered))
                 metrics.of(metrics.CHECKPOINT_AT, number).set_to_current_time()
         return True
+
+    @staticmethod
+    def _observe(step: str, since: float) -> float:
+        now = time.monotonic()
+        metrics.of(metrics.STEP, "eligibility.requests", step).observe(now - since)
+        return now

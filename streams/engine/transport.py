@@ -9,7 +9,7 @@ faust-streaming 0.15.3 and aiokafka 0.14.0 are held still by tests/engine/test_p
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from contextlib import suppress
 from functools import partial
 from time import monotonic
@@ -23,7 +23,7 @@ from faust.types import TP, ConsumerMessage
 from mode.utils.futures import maybe_async
 
 from streams import topics
-from streams.engine.protocol import Fetch
+from streams.engine.fetching import Fetches, OnEnds
 from streams.engine.records import Batch, Record
 from streams.kafka import stop_consumer
 
@@ -67,14 +67,15 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
 
     #: Until when (monotonic seconds) the group surely counts us as a member.
     lease_until = 0.0
-    #: Told who was asked for the ends of partitions of `changes`, when, and the answers: see `FetchedEnds.tell`.
-    on_ends: Callable[[int, float, dict[int, int | None]], dict[int, int]]
+    #: See `Fetches`.
+    on_ends: OnEnds
     #: The topics `consent.changes` and `eligibility.requests`, with their prefix.
     changes: str
     requests: str
     #: Partitions of which nothing is taken for now: what was fetched of them stays with the fetcher, which then fetches
     #: no more of them. (aiokafka's own `pause` throws away what is fetched.)
     held: set[TP]
+    _fetches: Fetches
     _serving: asyncio.Task[None]
 
     async def start(self) -> None:
@@ -110,56 +111,11 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
             return alive
 
         coordinator._do_heartbeat = beat_and_note
-        fetcher = self._ensure_consumer()._fetcher
-        fetcher._proc_fetch_request = self.noting_ends(fetcher, fetcher._proc_fetch_request)
+        self._fetches = Fetches(self._ensure_consumer(), self.changes, self.requests, self.on_ends)
 
     async def on_thread_stop(self) -> None:
+        self._fetches.cancel()
         await stop_consumer(self._consumer, super().on_thread_stop())
-
-    def noting_ends(self, fetcher: Any, fetch: Callable[..., Awaitable[bool]]) -> Callable[..., Awaitable[bool]]:
-        """The same fetch, that tells the ends which it finds of the partitions of `consent.changes`.
-
-        They stand last in the request, and Kafka reads partitions in the order of a request (it says so of version 3 and
-        all later ones): what it says of them is no older than the requests for a decision that the same answer brings.
-        """
-
-        async def fetch_and_note(assignment: Any, node_id: int, request: Any) -> bool:
-            request.topics.sort(key=lambda one: one[0] == self.changes)
-            lean = Fetch(
-                request.topics,
-                max_wait_ms=request._max_wait_ms,
-                min_bytes=request._min_bytes,
-                max_bytes=request._max_bytes,
-                isolation_level=request._isolation_level,
-            )
-            sent = monotonic()
-            has_records = await fetch(assignment, node_id, lean)
-            self._note(lean, assignment, fetcher, node_id, sent)
-            # Whoever waits for records need not wait for the task that waits for this one.
-            if has_records:
-                for waiter in tuple(fetcher._fetch_waiters):
-                    fetcher._notify(waiter)
-            return False
-
-        return fetch_and_note
-
-    def _note(self, request: Fetch, assignment: Any, fetcher: Any, node_id: int, sent: float) -> None:
-        """Take over from an answer what aiokafka has not seen of it, and what it says of the changes."""
-        ends: dict[int, int | None] = {}
-        for topic, partitions in request.topics:
-            for number, offset, _ in partitions:
-                end = request.ends.get((topic, number))
-                if topic == self.changes:
-                    ends[number] = None if end is None else end[0]
-                if end is not None and assignment.active:
-                    state = assignment.state_value(TopicPartition(topic, number))
-                    if state.has_valid_position and state.position == offset:
-                        state.highwater, state.lso = end
-        if ends:
-            for number, sure in self.on_ends(node_id, sent, ends).items():
-                result = fetcher._records.get(TopicPartition(self.requests, number))
-                if result is not None:
-                    result.end = sure
 
     def _create_worker_consumer(self, transport: Any) -> Any:
         consumer = super()._create_worker_consumer(transport)
@@ -203,14 +159,17 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
                 left = deadline - monotonic()
                 if fetched or fetched.after != fetched.before or left <= 0 or not self.consumer.flow_active:
                     return fetched
-                waiter = fetcher._create_fetch_waiter()
-                alarm = self.loop.call_later(left, fetcher._notify, waiter)
-                await waiter
-                alarm.cancel()
+                await self._fetches.wait(self._assignment(consumer), left)
 
     @staticmethod
-    def _positions(consumer: Any, tps: Iterable[TP]) -> dict[TP, int]:
-        assignment = consumer._subscription.subscription.assignment
+    def _assignment(consumer: Any) -> Any:
+        """The partitions that the consumer reads now, with its positions; None while there are none."""
+        subscription = consumer._subscription.subscription
+        assignment = subscription and subscription.assignment
+        return assignment if assignment is not None and assignment.active else None
+
+    def _positions(self, consumer: Any, tps: Iterable[TP]) -> dict[TP, int]:
+        assignment = self._assignment(consumer)
         if assignment is None:
             return {}
         states = {tp: assignment.state_value(tp) for tp in tps if tp in assignment.tps}
@@ -276,6 +235,8 @@ class Consumer(driver.Consumer):
             if (fetched or getattr(fetched, "after", None)) and await self._positions_agree(fetched):
                 for restored in self._restored(fetched, active):
                     yield restored
+                    if not self._flows(generation):
+                        return
                 if not self._flows(generation):
                     return
                 for tp, batches in self._batches(fetched, active).items():
@@ -283,6 +244,11 @@ class Consumer(driver.Consumer):
                     message = self._message(tp, batches[0].next_offset - 1, batches)
                     await self.callback(message)
                     self._read_offset[tp] = message.offset
+                if fetched:
+                    # The streams take it now, and what it causes is written, before more is asked for: what is fetched
+                    # while they are at work waits longer than what is fetched after it.
+                    await asyncio.sleep(0)
+                    await asyncio.sleep(0)
             if not self._flows(generation) or self.should_stop or monotonic() >= until:
                 return
 

@@ -8,7 +8,7 @@ processor's own: a third of the time for the records that the worker writes.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from struct import Struct
 from typing import NamedTuple
 
@@ -83,13 +83,13 @@ class Owner(NamedTuple):
 
 
 class RecordBatch:
-    """A batch under construction, with the methods that aiokafka's producer calls of its own batches.
+    """A batch under construction.
 
     Takes its first record whatever its size, and more up to `limit` bytes in all. All records bear the time at which
     the batch was begun.
     """
 
-    __slots__ = ("_built", "_closed", "_count", "_limit", "_parts", "_producer", "_size", "by", "number", "timestamp")
+    __slots__ = ("_built", "_count", "_limit", "_parts", "_signature", "_size", "by", "timestamp")
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
@@ -98,13 +98,10 @@ class RecordBatch:
         self._parts: list[bytes] = []
         self._size = BATCH_HEADER_BYTES
         self._count = 0
-        self._closed = False
-        self._producer = (-1, -1, -1)
+        #: Producer id, epoch and number of the first record.
+        self._signature: tuple[int, int, int] | None = None
         #: The partition as whose owner it is written, where it goes to one that nobody owns.
         self.by: int | None = None
-        #: Gives so many records their producer id, epoch and first number, which else the producer gives; it is told
-        #: the producer's own id and epoch.
-        self.number: Callable[[Owner, int], tuple[int, int, int]] | None = None
         self._built: bytes | None = None
 
     def add(self, key: bytes | None, value: bytes | None, headers: Iterable[bytes] = NO_HEADERS) -> bool:
@@ -119,7 +116,6 @@ class RecordBatch:
             length = varint(len(body))
         size = self._size + len(length) + len(body)
         if size > self._limit and count:
-            self._closed = True
             return False
         self._size = size
         self._count = count + 1
@@ -134,25 +130,23 @@ class RecordBatch:
         """Bytes of the whole batch."""
         return self._size
 
-    def close(self) -> None:
-        """Nothing is appended any more."""
-        self._closed = True
+    @property
+    def is_signed(self) -> bool:
+        """Whether its records are numbered: from then on it is always the same bytes."""
+        return self._signature is not None
 
-    def closed(self) -> bool:
-        """Whether it may be sent without waiting for more."""
-        return self._closed
+    def sign(self, owner: Owner, first: int) -> None:
+        """Who writes it, and the number of its first record."""
+        self._signature = (*owner, first)
 
-    def _set_producer_state(self, producer_id: int, epoch: int, sequence: int) -> None:
-        own = Owner(producer_id, epoch)
-        self._producer = (*own, sequence) if self.number is None else self.number(own, self._count)
-
-    def _build(self) -> bytes:
-        """The batch's bytes. A retry sends the same bytes again."""
+    def build(self) -> bytes:
+        """The batch's bytes, once it is signed; nothing can be added any more."""
         if self._built is None:
-            self._closed = True
+            if self._signature is None:
+                raise ValueError("a batch must be signed before it is built")
             records = b"".join(self._parts)
             self._parts.clear()
-            summed = _SUMMED.pack(0, self._count - 1, self.timestamp, self.timestamp, *self._producer, self._count)
+            summed = _SUMMED.pack(0, self._count - 1, self.timestamp, self.timestamp, *self._signature, self._count)
             crc = crc32c(records, crc32c(summed), _HOLD_GIL)
             prefix = _PREFIX.pack(0, self._size - _LENGTH_FROM, _NO_EPOCH, _MAGIC, crc)
             self._built = b"".join((prefix, summed, records))

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
+from io import BytesIO
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from aiokafka import TopicPartition
+from aiokafka.protocol.fetch import FetchRequest, FetchResponse_v11
 
 from streams.engine import core, ends
 from streams.engine.ends import FetchedEnds
-from streams.engine.transport import ConsumerThread
+from streams.engine.fetching import Fetches
 
 
 @pytest.fixture
@@ -146,30 +149,99 @@ def test_the_broker_is_asked_for_what_no_fetch_has_told() -> None:
 class State:
     """What aiokafka keeps of a partition, as far as a fetch sets it."""
 
-    def __init__(self, highwater: int, timestamp: int | None) -> None:
-        self.highwater, self.timestamp = highwater, timestamp
+    def __init__(self, position: int) -> None:
+        self.position, self.has_valid_position = position, True
+        self.highwater = self.lso = -1
 
 
-def test_what_a_fetch_tells_is_taken_only_where_it_was_taken_as_an_answer() -> None:
-    """A partition whose part of the answer is an error, or dropped, keeps what it had; that is older than the fetch."""
+class Fetcher:
+    """aiokafka's, with a broker's answer to the one fetch that is sent."""
+
+    def __init__(self, request: FetchRequest, answer: FetchResponse_v11) -> None:
+        self._records: dict[Any, Any] = {}
+        self.asked: list[str] = []
+        self._request, self._answer = request, answer
+
+    def _get_actions_per_node(self, _: Any) -> Any:
+        return [(LEADER, self._request)], {}, 0.2, False, []
+
+    async def _proc_fetch_request(self, _assignment: Any, _leader: int, request: Any) -> bool:
+        self.asked = [topic for topic, _ in request.topics]
+        for topic, partitions in request.decode(BytesIO(self._answer.encode())).topics:
+            for number, error, *_ in partitions:
+                if not error:
+                    self._records[TopicPartition(topic, number)] = SimpleNamespace()
+        return True
+
+
+def test_a_fetch_tells_where_the_changes_end_of_the_requests_that_it_brings() -> None:
+    """It asks for the changes last; what is not answered, or does not count yet, is not told."""
 
     async def scenario() -> None:
-        states = {TopicPartition("changes", n): State(n, n * 1_000 or None) for n in range(3)}
-        states[TopicPartition("others", 0)] = State(99, None)
+        topics = [
+            ("changes", [(n, 0, 9) for n in range(4)]),
+            ("others", [(0, 0, 9)]),
+            ("requests", [(n, 5, 9) for n in range(4)]),
+        ]
+        found = [
+            ("requests", [(n, 0, 8, 8, 0, [], -1, b"records") for n in range(3)] + [(3, 0, 8, 8, 0, [], -1, b"")]),
+            ("others", [(0, 0, 3, 2, 0, [], -1, b"")]),
+            (
+                "changes",
+                [(0, 0, 20, 19, 0, [], -1, b""), (1, 6, -1, -1, 0, [], -1, b""), (2, 0, 22, 22, 0, [], -1, b"x")],
+            ),
+        ]
+        fetcher: Any = Fetcher(FetchRequest(100, 1, 99, 1, topics), FetchResponse_v11(0, 0, 0, found))
+        states = {TopicPartition(topic, n): State(at) for topic, asked in topics for n, at, _ in asked}
+        states[TopicPartition("others", 0)].position = 7  # was sought meanwhile
+        told: list[Any] = []
 
-        async def fetch(assignment: Any, node_id: int, request: Any) -> bool:
-            answered = assignment.state_value(TopicPartition("changes", 2))
-            answered.highwater, answered.timestamp = 20, 2_000  # in the same millisecond as before
-            return True
+        def on_ends(leader: int, sent: float, ended: Any) -> dict[int, int]:
+            told.append((leader, dict(ended)))
+            return {number: end for number, end in ended.items() if end is not None and number != 2}
 
-        told = []
-        thread: Any = SimpleNamespace(changes="changes", on_ends=lambda *found: told.append(found))
-        noting = ConsumerThread.noting_ends(thread, fetch)
-        request = SimpleNamespace(topics=[("changes", [(n, 0, 0) for n in range(3)]), ("others", [(0, 0, 0)])])
-        before = ends.monotonic()
-        assert await noting(SimpleNamespace(state_value=states.__getitem__), 1, request)
-        ((leader, sent, found),) = told
-        assert (leader, found) == (1, {0: None, 1: None, 2: 20})
-        assert before <= sent <= ends.monotonic()
+        consumer: Any = SimpleNamespace(_fetcher=fetcher)
+        assignment = SimpleNamespace(active=True, state_value=states.__getitem__, tps=list(states))
+        fetches = Fetches(consumer, "changes", "requests", on_ends)
+        await fetches.wait(assignment, 1)
+        assert fetcher.asked == ["others", "requests", "changes"], "a broker reads them in this order"
+        assert told == [(LEADER, {0: 20, 1: None, 2: 22, 3: None})]
+        ends_of = {n: getattr(fetcher._records.get(TopicPartition("requests", n)), "end", None) for n in range(4)}
+        assert ends_of == {0: 20, 1: None, 2: None, 3: None}
+        assert (states[TopicPartition("changes", 0)].highwater, states[TopicPartition("changes", 0)].lso) == (20, 19)
+        assert states[TopicPartition("others", 0)].highwater == -1
+
+    asyncio.run(scenario())
+
+
+def test_only_a_fetch_that_counts_tells_the_ends_of_what_it_brings(clock: SimpleNamespace) -> None:
+    fetched = FetchedEnds()
+    assert fetched.tell(LEADER, clock.s, {0: 5, 1: 6}) == {}, "nobody asked this leader yet"
+    fetched.answered(clock.s, [0])
+    clock.s += 0.01
+    assert fetched.tell(LEADER, clock.s, {0: 7, 1: 8}) == {0: 7}
+    assert fetched.tell(LEADER, clock.s, {0: None}) == {}
+    assert fetched.tell(LEADER, clock.s, {0: 8}) == {}, "it may have been another leader for a moment"
+
+
+def test_a_cancelled_fetch_cancels_who_waits_for_it() -> None:
+    """aiokafka takes a cancellation for the end of a task of its own, and returns."""
+
+    async def scenario() -> None:
+        fetcher: Any = Fetcher(FetchRequest(100, 1, 99, 1, [("changes", [(0, 0, 9)])]), FetchResponse_v11(0, 0, 0, []))
+
+        async def fetch(*_: Any) -> bool:
+            with suppress(asyncio.CancelledError):
+                await asyncio.Event().wait()
+            return False
+
+        fetcher._proc_fetch_request = fetch
+        consumer: Any = SimpleNamespace(_fetcher=fetcher)
+        fetches = Fetches(consumer, "changes", "requests", lambda *_: {})
+        waiting = asyncio.create_task(fetches.wait(SimpleNamespace(active=True, tps=[]), 1))
+        await asyncio.sleep(0)
+        waiting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
 
     asyncio.run(scenario())

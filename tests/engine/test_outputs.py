@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from streams.config import Config
 from streams.engine.outputs import Outputs, RefusedError, Writer
-from streams.engine.wire import RecordBatch, batch_of, encode_headers, header_prefix, varint
+from streams.engine.wire import Owner, RecordBatch, batch_of, encode_headers, header_prefix, varint
 from streams.topics import CHANGELOG_BYTES, OUTPUT_BYTES
 from tests.written import by_place
 
@@ -41,7 +41,9 @@ MESSAGES = st.lists(
 def test_every_record_is_in_a_batch_that_the_broker_accepts(messages: list[Any]) -> None:
     found = batches(messages)
     assert sum(batch.record_count() for batch in found) == len(messages)
-    assert all(batch.size() == len(batch._build()) <= OUTPUT_BYTES for batch in found)
+    for batch in found:
+        batch.sign(Owner(1, 0), 0)
+    assert all(batch.size() == len(batch.build()) <= OUTPUT_BYTES for batch in found)
 
 
 @settings(max_examples=60)
@@ -53,9 +55,12 @@ def test_a_batch_is_byte_for_byte_what_aiokafka_makes(
     for key, value, headers in messages:
         assert ours.add(key, value, (encode_headers(headers),))
         theirs.append(timestamp=ours.timestamp, key=key, value=value, headers=headers)
-    for builder in (ours, theirs):
-        builder._set_producer_state(producer_id, epoch, sequence)
-    assert ours._build() == bytes(theirs._build())
+    assert not ours.is_signed
+    ours.sign(Owner(producer_id, epoch), sequence)
+    theirs._set_producer_state(producer_id, epoch, sequence)
+    assert ours.is_signed
+    assert ours.build() == bytes(theirs._build())
+    assert ours.build() is ours.build(), "what is sent again is the same"
     assert ours.record_count() == theirs.record_count()
 
 

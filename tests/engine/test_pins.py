@@ -17,10 +17,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
+from aiokafka import AIOKafkaConsumer
 from aiokafka.consumer.fetcher import Fetcher
-from aiokafka.producer.message_accumulator import MessageAccumulator
-from aiokafka.producer.transaction_manager import TransactionManager
+from aiokafka.protocol.fetch import FetchRequest
 from faust.app.base import App
 from faust.assignor.partition_assignor import PartitionAssignor
 from faust.stores import rocksdb
@@ -32,7 +31,6 @@ from faust.types import Message as FaustMessage
 from mode.threads import QueueServiceThread, ServiceThread
 
 from streams.engine import table, transport
-from streams.engine.wire import RecordBatch
 
 PYPROJECT = Path(__file__).parents[2] / "pyproject.toml"
 
@@ -71,7 +69,7 @@ SOURCES: list[tuple[str, str, str]] = [
     (
         CONSUMER + "._drain_messages",
         "c8a253423420",
-        "Consumer.getmany: what Faust does with a message, and its read offsets",
+        "Consumer.getmany: what Faust does with a message, which ours does instead, and its read offsets",
     ),
     (CONSUMER + "._is_changelog_tp", "22f20603322b", "Consumer.getmany: how a changelog partition is known"),
     (CONSUMER + ".stop_flow", "d1dcb2b4a7c8", "Consumer.on_partitions_revoked: stops handing out"),
@@ -132,18 +130,38 @@ SOURCES: list[tuple[str, str, str]] = [
     (
         FETCHER + "._proc_fetch_request",
         "1d41ccbe0a61",
-        "ConsumerThread.noting_ends: called on the instance; sets timestamp beside highwater, and nowhere else",
+        "Fetches: what it reads of a request and an answer; that it swallows a cancellation, and waits after an error",
+    ),
+    (
+        FETCHER + "._fetch_requests_routine",
+        "3f4d744b7fa3",
+        "Fetches._resets: looks _get_actions_per_node up on the instance; what is left to it, and when it looks again",
+    ),
+    (
+        FETCHER + "._update_fetch_positions",
+        "951c95b98bdb",
+        "Fetches._resets: does what is left to aiokafka's own task",
+    ),
+    ("aiokafka.conn:AIOKafkaConnection.send", "165ff88a51a6", "protocol._Request: what it calls of a request"),
+    ("aiokafka.conn:AIOKafkaConnection._handle_frame", "e7ae118a108a", "protocol._Request: the same"),
+    ("aiokafka.client:AIOKafkaClient.send", "d90a9258034e", "protocol.Produce: required_acks; and what it raises"),
+    ("aiokafka.protocol.fetch:FetchRequest.build", "a3a9285af779", "protocol.Fetch: the fields of version 11"),
+    ("aiokafka.client:AIOKafkaClient.add_topic", "7be2bb89e0de", "Producer: a topic's leaders become known"),
+    (
+        "aiokafka.client:AIOKafkaClient.force_metadata_update",
+        "d4243272eead",
+        "Producer, Fetches: may be called whenever, and be waited for",
     ),
     (FETCHER + "._notify", "1ca558c31fdd", "Consumer.hold_back: wakes who waits for records"),
     (
         FETCHER + "._get_actions_per_node",
         "dc14ec5910ad",
-        "ConsumerThread.held: partitions with records that wait are not fetched, others of their node are",
+        "Fetches: what to fetch now; partitions with records that wait are not fetched, others of their node are",
     ),
     (
         FETCHER + "._create_fetch_waiter",
         "eebaed6719d2",
-        "ConsumerThread._fetch_records: woken by data and by a moved position",
+        "Fetches.wait: woken by hold_back, and by an error of the group",
     ),
     (STATE + ":SubscriptionState.fetch_context", "4949b8bd067d", "ConsumerThread._fetch_records: counts as polling"),
     (STATE + ":Assignment.state_value", "d3f57e9a12dd", "ConsumerThread._positions: a partition's state"),
@@ -180,51 +198,6 @@ SOURCES: list[tuple[str, str, str]] = [
         "LogReader.end: the last stable offset with read_committed",
     ),
     (
-        "aiokafka.producer.producer:AIOKafkaProducer.send_batch",
-        "ec0c0f71895a",
-        "Writer: one batch stays one record batch, in order",
-    ),
-    (
-        "aiokafka.producer.message_accumulator:BatchBuilder._build",
-        "20f6f91dcd14",
-        "RecordBatch: what the producer sends",
-    ),
-    (
-        "aiokafka.producer.message_accumulator:BatchBuilder._set_producer_state",
-        "9a486fd2d0a8",
-        "RecordBatch: told before it is built",
-    ),
-    (
-        "aiokafka.producer.message_accumulator:MessageAccumulator.add_batch",
-        "4ca8128b2d7c",
-        "RecordBatch: methods that are called",
-    ),
-    (
-        "aiokafka.producer.message_accumulator:MessageBatch.set_producer_state",
-        "d694316e712c",
-        "RecordBatch: methods that are called",
-    ),
-    (
-        "aiokafka.producer.message_accumulator:MessageBatch.get_data_buffer",
-        "167c09cc02bc",
-        "RecordBatch: may be asked twice",
-    ),
-    (
-        "aiokafka.producer.message_accumulator:MessageBatch.remaining_linger",
-        "49def67f87f5",
-        "RecordBatch: methods that are called",
-    ),
-    (
-        "aiokafka.producer.message_accumulator:MessageBatch.expired",
-        "9497c4625a49",
-        "Writer: _batch_ttl is the patience with a batch",
-    ),
-    (
-        "aiokafka.producer.message_accumulator:MessageAccumulator._pop_batch",
-        "edf167463234",
-        "Writer: a batch is numbered when it is first sent, in the order of its partition, and there is a producer id",
-    ),
-    (
         "aiokafka.conn:AIOKafkaConnection.close",
         "ee3a56c47b8e",
         "kafka._broken_if_closed: tells all who wait, and that metadata are stale; may be called twice",
@@ -233,16 +206,6 @@ SOURCES: list[tuple[str, str, str]] = [
         "aiokafka.client:AIOKafkaClient._md_synchronizer",
         "fb9826309c89",
         "slow_down: looks _metadata_update up on the instance; whoever asks for an update waits for it",
-    ),
-    (
-        "aiokafka.producer.sender:Sender._maybe_wait_for_pid",
-        "6e49fb6994c9",
-        "Writer._renew: asks for a producer id whenever there is none, before a batch is taken",
-    ),
-    (
-        "aiokafka.producer.transaction_manager:TransactionManager.set_pid_and_epoch",
-        "f067068d2729",
-        "Writer._renew: sets all that is unset there",
     ),
     (
         "aiokafka.consumer.consumer:AIOKafkaConsumer.stop",
@@ -418,9 +381,8 @@ ATTRIBUTES: list[tuple[Any, tuple[str, ...]]] = [
         AIOKafkaConsumer,
         ("_isolation_level", "_fetch_max_wait_ms", "_subscription", "_fetcher", "_closed", "_coordinator"),
     ),
-    (Fetcher, ("_subscriptions", "_closed", "_fetch_waiters")),
-    (AIOKafkaProducer, ("_message_accumulator",)),
-    (MessageAccumulator, ("_batch_ttl",)),
+    (Fetcher, ("_subscriptions", "_closed", "_fetch_waiters", "_records", "_in_flight", "_client", "_fetcher_timeout")),
+    (FetchRequest, ("_max_wait_ms", "_min_bytes", "_max_bytes", "_isolation_level")),
     (
         faust_consumer.Consumer,
         ("_acked", "_acked_index", "_buffered_partitions", "_read_offset", "_committed_offset", "_unacked_messages"),
@@ -429,7 +391,6 @@ ATTRIBUTES: list[tuple[Any, tuple[str, ...]]] = [
     (driver.AIOKafkaConsumerThread, ("tp_last_committed_at",)),
     (ServiceThread, ("thread_loop", "parent_loop", "_thread_started", "_thread_running")),
     (rocksdb.Store, ("_dbs", "rocksdb_options")),
-    (TransactionManager, ("_pid_and_epoch", "_pid_waiter")),
     (App, ("_crashed", "rebalancing", "consumer_generation_id")),
     (PartitionAssignor, ("_tps_url",)),
     (Recovery, ("completed", "active_tps", "active_offsets", "standby_offsets")),
@@ -465,22 +426,6 @@ def test_the_consumer_fills_in_private_options_that_we_set_before_it_starts() ->
     start = inspect.getsource(AIOKafkaConsumer.start)
     assert "isolation_level=self._isolation_level" in start
     assert "fetch_max_wait_ms=self._fetch_max_wait_ms" in start
-
-
-def test_the_patience_with_a_batch_is_read_when_a_batch_is_made() -> None:
-    """`_batch_ttl` is set after `start`, so nobody may have read it before."""
-    assert "self._batch_ttl" in inspect.getsource(MessageAccumulator)
-    assert "request_timeout_ms / 1000" in inspect.getsource(AIOKafkaProducer.__init__)
-
-
-def test_our_batches_have_every_method_of_aiokafkas_that_its_producer_calls() -> None:
-    source = inspect.getsource(importlib.import_module("aiokafka.producer.message_accumulator"))
-    called = set(re.findall(r"(?:self\._builder|batch\._builder|(?<!self\.)\bbuilder)\.(\w+)\(", source))
-    # What `BatchBuilder` calls of its own builder, and what only `send` needs.
-    called -= {"append", "build", "set_producer_state"}
-    assert called == {"record_count", "close", "closed", "_set_producer_state", "_build", "size"} & called
-    assert {"record_count", "_build", "_set_producer_state"} <= called
-    assert all(callable(getattr(RecordBatch, name)) for name in called)
 
 
 def test_a_consumer_thread_is_of_the_kind_whose_calls_are_taken_over() -> None:
