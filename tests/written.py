@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from aiokafka.record.memory_records import MemoryRecords
 
 from streams.engine.outputs import Outputs
+from streams.engine.wire import Owner, RecordBatch
 
 Message = tuple[bytes | None, bytes | None, list[tuple[str, bytes | None]]]
 
@@ -19,9 +18,11 @@ def by_place(outputs: Outputs) -> dict[tuple[str, int], list[Message]]:
     return found
 
 
-def messages(batch: Any) -> list[Message]:
+def messages(batch: RecordBatch) -> list[Message]:
     """Key, value and headers of every record of a batch."""
-    records = MemoryRecords(bytes(batch._build()))
+    if not batch.is_signed:
+        batch.sign(Owner(-1, -1), -1)
+    records = MemoryRecords(batch.build())
     found: list[Message] = []
     while records.has_next():
         one = records.next_batch()

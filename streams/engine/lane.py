@@ -214,11 +214,10 @@ class WritingLane(Lane, Generic[G]):
     def start_writing(self) -> None:
         """See that the next group is written, after those that may be in hand."""
         if len(self._writing) < self.most_at_once and not self._broken and not self.next.is_empty():
-            task = asyncio.create_task(self._write_all(), name=f"{self.name}: write")
-            self._writing.add(task)
-            task.add_done_callback(self._writing.discard)
+            self._writing.add(asyncio.create_task(self._write_all(), name=f"{self.name}: write"))
 
     async def _write_all(self) -> None:
+        task = asyncio.current_task()
         try:
             while not self._broken and not self.next.is_empty():
                 await self._pause()
@@ -233,6 +232,8 @@ class WritingLane(Lane, Generic[G]):
             self._broken = True
             self._fail(exc)
         finally:
+            # At once, and not when the task is seen to be done: what is added now must be written by another.
+            self._writing.discard(task)
             self._moved.set()
 
     async def _pause(self) -> None:

@@ -212,6 +212,7 @@ class Producer:
         if self._under_way:
             await asyncio.wait(set(self._under_way))
         waiting = list(self._waiting)
+        await self._client.force_metadata_update()
         while not all(sent.is_done for sent in waiting):
             await self._send_first()
         self._mending = None

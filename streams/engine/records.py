@@ -63,17 +63,16 @@ class Batch:
 
     `next_offset` is the consumer's position behind them: every record below it is in this batch or an earlier one,
     transaction markers and compacted gaps included. `at` is a moment, in monotonic seconds, at which it had arrived.
-    `end` is where the partition's changes ended when the broker had read these records, or later; None if it is not
-    known.
-    `on_done` is told when all of it is done.
+    `on_done` is told when all of it is done. `end` is where the partition's changes ended when the broker had read
+    these records, or later; None if it is not known.
     """
 
     partition: int
     records: list[Record]
     next_offset: int
     at: float
-    end: int | None = None
     on_done: Callable[[], None] = field(default=lambda: None, repr=False)
+    end: int | None = None
 
     def done(self) -> None:
         """All of it is done and may be committed; its records are let go."""

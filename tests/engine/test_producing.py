@@ -53,7 +53,7 @@ class Broker:
         return await answer
 
     def answer(self, *codes: type[KafkaError] | None) -> list[tuple[int, int]]:
-        """Answer the oldest request, each batch with an error or None; an answer for every batch if there is but one."""
+        """Answer the oldest request, each batch with an error or None; one answer is for every batch."""
         written, answer = self.asked.pop(0)
         each = codes * len(written) if len(codes) == 1 else codes
         answer.set_result(

@@ -35,7 +35,12 @@ class Handing(transport.Consumer):
         )
         #: What Faust knows of the changelog is what was in the store when its recovery began.
         recovery = SimpleNamespace(active_tps={CHANGELOG}, active_offsets={CHANGELOG: store - 1}, standby_offsets={})
-        self.app = SimpleNamespace(consumer_generation_id=1, tables=SimpleNamespace(recovery=recovery))
+        self.app = SimpleNamespace(
+            consumer_generation_id=1,
+            tables=SimpleNamespace(recovery=recovery),
+            flow_control=SimpleNamespace(is_active=lambda: True),
+        )
+        self._thread = SimpleNamespace(changes="changes")
         self.log = SimpleNamespace(warning=lambda *_: None)
 
     def _restore(self, tp: TP, records: list[Any], after: int) -> None:

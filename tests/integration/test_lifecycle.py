@@ -298,11 +298,10 @@ def test_a_broker_that_is_away_is_waited_for_with_more_to_write_and_without_hast
     values = [b"%d" % number for number in range(6)]
 
     async def write() -> int:
-        """With less patience than 40 s for what is not known or not taken yet; how often metadata were asked for."""
+        """How often metadata were asked for while the broker was away."""
         writer = Writer(world.config)
         await writer.start()
-        client, asked = writer._producer.client, 0
-        writer._producer._request_timeout_ms = 300
+        client, asked = writer._producer._client, 0
         await writer.append(world.config.topic(AUDIT), 0, b"k", values[0])
 
         def counting(real: Callable[..., Awaitable[bool]]) -> Callable[..., Awaitable[bool]]:
