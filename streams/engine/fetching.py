@@ -101,17 +101,21 @@ class Fetches:
     def _note(self, request: Fetch, assignment: Any, leader: int, sent: float) -> None:
         """Take over from an answer what aiokafka has not seen of it, and what it says of the changes."""
         ends: dict[int, int | None] = {}
+        asked = set()
         for topic, partitions in request.topics:
             for number, offset, _ in partitions:
                 end = request.ends.get((topic, number))
                 if topic == self._changes:
                     ends[number] = None if end is None else end[0]
+                elif topic == self._requests:
+                    asked.add(number)
                 if end is not None and assignment.active:
                     state = assignment.state_value(TopicPartition(topic, number))
                     if state.has_valid_position and state.position == offset:
                         state.highwater, state.lso = end
         if ends:
             for number, sure in self._on_ends(leader, sent, ends).items():
-                result = self._fetcher._records.get(TopicPartition(self._requests, number))
+                # Requests that another leader brought meanwhile may be younger than what this one says.
+                result = self._fetcher._records.get(TopicPartition(self._requests, number)) if number in asked else None
                 if result is not None:
                     result.end = sure

@@ -14,11 +14,10 @@ from aiokafka import AIOKafkaProducer
 from aiokafka.structs import RecordMetadata
 
 from streams.broker import EmbeddedBroker
-from streams.engine.outputs import BATCH_PATIENCE_S
 from tests.chaos.checker import Report
 from tests.chaos.driver import Round
 from tests.chaos.faults import FAULTS, Deck, Fault
-from tests.chaos.history import History, Sent
+from tests.chaos.history import BATCH_PATIENCE_S, History, Sent
 from tests.chaos.scenario import Bulk, Endless
 from tests.integration.harness import CHANGES, DECISIONS, PATIENCE_S, REQUESTS, Loop, Place, World, wait_for
 from tests.model.generate import Step

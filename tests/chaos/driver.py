@@ -19,9 +19,8 @@ from aiokafka.errors import KafkaError
 
 from streams import topics
 from streams.broker import EmbeddedBroker
-from streams.engine.outputs import BATCH_PATIENCE_S
 from tests.chaos.checker import Report, check, conclude
-from tests.chaos.history import TOPICS, Exit, History, Sent, Topic, stores_in
+from tests.chaos.history import BATCH_PATIENCE_S, TOPICS, Exit, History, Sent, Topic, stores_in
 from tests.chaos.parts import Share, check_shares
 from tests.chaos.scenario import Endless
 from tests.integration.harness import (
@@ -144,7 +143,6 @@ class Round:
 
     def __enter__(self) -> Round:
         self.world.create_topics()
-        # A producer that gave up while the broker is away could not say whether its record is in the log.
         producer = self.world.loop.run(self.world._opened())
         producer._message_accumulator._batch_ttl = BATCH_PATIENCE_S
         return self

@@ -14,6 +14,8 @@ from streams.engine.table import TIME_KEY, _RocksOptions
 from tests.integration.compare import forwarded, origin_of
 from tests.integration.harness import Place, Record
 
+#: A producer that gave a record up while the broker is away could not say whether it is in the log.
+BATCH_PATIENCE_S = 7 * 86_400
 OFFSET_KEY = b"__faust\0offset__"
 #: What the checker reads.
 TOPICS = (topics.CHANGES, topics.REQUESTS, topics.DECISIONS, topics.AUDIT, topics.NOTIFICATIONS, topics.DEADLETTER,

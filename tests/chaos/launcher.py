@@ -17,7 +17,7 @@ import inspect
 import os
 import signal
 import threading
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from streams.__main__ import main
@@ -59,20 +59,22 @@ def _act(what: str) -> None:
     os.kill(os.getpid(), signal.SIGSTOP if what == "stop" else signal.SIGKILL)
 
 
-def _passing(point: str, what: str) -> Callable[[], None]:
+def _passing(point: str, what: str) -> tuple[Callable[[], bool], Callable[[], None]]:
+    """Whether it happens now, asked whenever the point is passed; and what then happens."""
     name, _, times = point.partition(":")
     left, lock = int(times or 1), threading.Lock()
 
-    def pass_by() -> None:
+    def is_now() -> bool:
         nonlocal left
         with lock:
             left -= 1
-            hit = left == 0
-        if hit:
-            print(f"chaos: {what} at {name}", flush=True)
-            _act(what)
+            return left == 0
 
-    return pass_by
+    def happen() -> None:
+        print(f"chaos: {what} at {name}", flush=True)
+        _act(what)
+
+    return is_now, happen
 
 
 def _wrap(owner: Any, name: str, before: Callable[[], None], after: Callable[[], None]) -> None:
@@ -95,23 +97,33 @@ def _wrap(owner: Any, name: str, before: Callable[[], None], after: Callable[[],
     setattr(owner, name, wrapped)
 
 
-def _wrap_outputs(where: str, hit: Callable[[], None]) -> None:
+def _wrap_outputs(where: str, is_now: Callable[[], bool], happen: Callable[[], None]) -> None:
     """Where there are some. `middle`: the first of several batches is in the log, the others are not."""
-    real = Writer.write
+    write, begin = Writer.write, Writer.begin
 
-    async def write(self: Writer, outputs: Outputs) -> None:
-        there = bool(outputs.batches)
-        if there and where == "before":
-            hit()
-        if where == "middle" and len(outputs.batches) > 1:
+    def hits(outputs: Outputs) -> bool:
+        return len(outputs.batches) > (where == "middle") and is_now()
+
+    async def hit(self: Writer, outputs: Outputs) -> None:
+        if where == "middle":
             await self._write(outputs.batches[:1])
-            hit()
+            happen()
             outputs.batches = outputs.batches[1:]
-        await real(self, outputs)
-        if there and where == "after":
-            hit()
+        await write(self, outputs)
+        if where == "after":
+            happen()
 
-    Writer.write = write  # type: ignore[method-assign]
+    def wrapped(real: Callable[[Writer, Outputs], Awaitable[Any]]) -> Callable[[Writer, Outputs], Awaitable[Any]]:
+        def call(self: Writer, outputs: Outputs) -> Awaitable[Any]:
+            if not hits(outputs):
+                return real(self, outputs)
+            if where == "before":
+                happen()
+            return hit(self, outputs)
+
+        return call
+
+    Writer.write, Writer.begin = wrapped(write), wrapped(begin)  # type: ignore[method-assign, assignment]
 
 
 def _nothing() -> None:
@@ -125,11 +137,16 @@ def install(environ: dict[str, str]) -> None:
     point = environ.get("CHAOS_AT")
     if not point:
         return
-    hit = _passing(point, environ.get("CHAOS_DO", "kill"))
+    is_now, happen = _passing(point, environ.get("CHAOS_DO", "kill"))
     name, _, where = point.partition(":")[0].partition(".")
     if name == "outputs":
-        _wrap_outputs(where, hit)
+        _wrap_outputs(where, is_now, happen)
         return
+
+    def hit() -> None:
+        if is_now():
+            happen()
+
     owner, method = POINTS[name]
     _wrap(owner, method, hit if where == "before" else _nothing, hit if where == "after" else _nothing)
 

@@ -214,6 +214,24 @@ def test_a_fetch_tells_where_the_changes_end_of_the_requests_that_it_brings() ->
     asyncio.run(scenario())
 
 
+def test_requests_that_another_leader_brings_are_not_fenced_by_this_one() -> None:
+    """They may have been written after it was read where the changes end, and before that was heard of."""
+
+    async def scenario() -> None:
+        fetcher: Any = Fetcher(
+            FetchRequest(100, 1, 99, 1, [("changes", [(0, 0, 9)])]),
+            FetchResponse_v11(0, 0, 0, [("changes", [(0, 0, 20, 20, 0, [], -1, b"")])]),
+        )
+        theirs = SimpleNamespace()
+        fetcher._records[TopicPartition("requests", 0)] = theirs
+        consumer: Any = SimpleNamespace(_fetcher=fetcher)
+        assignment = SimpleNamespace(active=True, state_value=lambda _: State(0), tps=[])
+        await Fetches(consumer, "changes", "requests", lambda *_: {0: 20}).wait(assignment, 1)
+        assert not hasattr(theirs, "end")
+
+    asyncio.run(scenario())
+
+
 def test_only_a_fetch_that_counts_tells_the_ends_of_what_it_brings(clock: SimpleNamespace) -> None:
     fetched = FetchedEnds()
     assert fetched.tell(LEADER, clock.s, {0: 5, 1: 6}) == {}, "nobody asked this leader yet"
