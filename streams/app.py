@@ -244,8 +244,7 @@ def _add_agents(app: App, config: Config) -> None:
     def agent(name: str) -> Callable[[Any], Awaitable[None]]:
         async def hand_over(stream: Any) -> None:
             async for event in stream.noack().events():
-                for batch in event.value:
-                    engine.put(name, batch)
+                engine.put(name, event.value)
                 event.ack()
 
         return hand_over

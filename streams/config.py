@@ -71,6 +71,7 @@ class Config:
     max_wait_ms: int = _option(
         5_000, "how long a request waits for the state, unless it says itself", low=0, high=60_000
     )
+    fence: str = _option("fetch", "fetch, or ask: where brokers do not read a fetch's partitions in their order")
     max_record_bytes: int = _option(262_144, "larger inputs are dead letters (too_large)", low=1_024, high=1_000_000)
     batch_records: int = _option(1_000, "most changes in one checkpoint", low=1, high=100_000)
     log_level: str = _option("info", "debug, info, warning or error")
@@ -130,6 +131,8 @@ def from_environment(environ: Mapping[str, str] | None = None, **overrides: Any)
         raise ConfigError(f"CONSENT_LOG_LEVEL: {config.log_level!r} is not one of debug, info, warning, error")
     if config.log_format not in {"text", "json"}:
         raise ConfigError(f"CONSENT_LOG_FORMAT: {config.log_format!r} is not one of text, json")
+    if config.fence not in {"fetch", "ask"}:
+        raise ConfigError(f"CONSENT_FENCE: {config.fence!r} is not one of fetch, ask")
     if config.http_user and not config.http_user.partition(":")[2]:
         raise ConfigError("CONSENT_HTTP_USER: the value is not NAME:PASSWORD")
     if config.heartbeat_ms * 3 > config.session_timeout_ms:

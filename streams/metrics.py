@@ -34,7 +34,9 @@ STEP = Histogram(
     ["topic", "step"],
     buckets=_SECONDS,
 )
-FENCES = Counter("consent_fences", "How the ends of consent.changes were found, by way: fetch or asked", ["way"])
+FENCES = Counter(
+    "consent_fences", "How the ends of consent.changes were found, by way: same fetch, later fetch or asked", ["way"]
+)
 FENCE_WAIT = Histogram("consent_fence_wait_seconds", "How long requests waited for the state", buckets=_SECONDS)
 ENFORCEMENT = Histogram(
     "consent_optout_enforcement_seconds",

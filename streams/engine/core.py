@@ -103,7 +103,7 @@ class Engine:
         #: Buffer hooks of the consumer, by "is full".
         self.on_pressure: Callable[[TP, bool], None] = lambda _tp, _full: None
         #: The ends of `consent.changes`, as the consumer hears of them.
-        self.fetched_ends = FetchedEnds()
+        self.fetched_ends = FetchedEnds(in_order=config.fence == "fetch")
         #: Whether the group surely still counts this worker as a member.
         self.lease: Callable[[], bool] = lambda: False
         #: The store of a table, by the table's name.
@@ -261,11 +261,11 @@ class Engine:
             for number, partition in own.items()
         }
 
-    def put(self, topic: str, batch: Batch) -> None:
-        """Queue a batch of a source topic; one of a partition that is not open is left to its owner."""
+    def put(self, topic: str, batches: Iterable[Batch]) -> None:
+        """Queue batches of a source topic; one of a partition that is not open is left to its owner."""
         lane = self._lanes.get(topic)
-        if lane is not None and batch.partition in self.tables.customers:
-            lane.put(batch)
+        if lane is not None:
+            lane.put(*(batch for batch in batches if batch.partition in self.tables.customers))
 
     async def ends_of_changes(self, partitions: Iterable[int]) -> Mapping[int, int]:
         """The ends of partitions of `consent.changes`, asked of the broker now; one that is away is waited for."""
@@ -277,7 +277,7 @@ class Engine:
         if len(ends) < len(times):
             await self.fetched_ends.next()
             ends = self.fetched_ends.since(times)
-        metrics.of(metrics.FENCES, "fetch").inc(len(ends))
+        metrics.of(metrics.FENCES, "later fetch").inc(len(ends))
         left = times.keys() - ends.keys()
         if left:
             metrics.of(metrics.FENCES, "asked").inc(len(left))

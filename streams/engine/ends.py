@@ -1,8 +1,9 @@
 """The ends of partitions, as the consumer's own fetches tell them: a fence that costs no request of its own.
 
-A fetch tells the high watermark of each partition that it asks for, whether there are records or not. One that was sent
-after a request had arrived was answered after everything that was acknowledged before that request. Under load the next
-fetch is under way already; without load it waits for data, and it is quicker to ask the broker.
+A fetch tells the high watermark of each partition that it asks for, whether there are records or not. Kafka reads the
+partitions in the order of the request, in which the changes are last: so what it tells of them is no older than the
+requests for a decision that it brings, and all that was acknowledged before those is below it. For what it does not
+tell of those, a later one does, that was sent after they had arrived; or the broker is asked, if that is quicker.
 
 A leader that has just been elected may not know how far its predecessor's acknowledgements went: the high watermark
 that it tells in a fetch may be too low for a moment. Asked for the end, it does not answer before it knows (KIP-207).
@@ -42,9 +43,14 @@ class _Seen:
 
 
 class FetchedEnds:
-    """Where partitions end, by what the consumer's fetches tell."""
+    """Where partitions end, by what the consumer's fetches tell.
 
-    def __init__(self) -> None:
+    `in_order`: whether brokers read a fetch's partitions in the order of the request, as Kafka does. Else what a fetch
+    tells counts only for what had arrived before it was sent.
+    """
+
+    def __init__(self, *, in_order: bool = True) -> None:
+        self._in_order = in_order
         self._seen: dict[int, _Seen] = {}
         self._told = asyncio.Event()
         #: Since when the next fetch is waited for, or would have been.
@@ -56,7 +62,7 @@ class FetchedEnds:
     def tell(self, leader: int, asked_at: float, ends: Mapping[int, int | None]) -> dict[int, int]:
         """A fetch that was sent to a leader at this time has these ends; None where it was not answered.
 
-        Returns those that count.
+        Returns those that count for the requests that the same fetch brings.
         """
         now = monotonic()
         sure: dict[int, int] = {}
@@ -75,7 +81,7 @@ class FetchedEnds:
             self._wanted_at = None
         self._told.set()
         self._told = asyncio.Event()
-        return sure
+        return sure if self._in_order else {}
 
     def since(self, times: Mapping[int, float]) -> dict[int, int]:
         """The ends of those partitions for which a fetch that counts asked after the given time."""

@@ -29,6 +29,7 @@ def config_of(options: dict[str, str]) -> Config:
         (SERVER | {"KAFKA_SECURITY_PROTOCOL": "TLS"}, "KAFKA_SECURITY_PROTOCOL", "'TLS' is not one of PLAINTEXT, SSL"),
         ({"KAFKA_SECURITY_PROTOCOL": "SSL"}, "KAFKA_SECURITY_PROTOCOL", "needs CONSENT_BOOTSTRAP_SERVERS"),
         (SASL | {"KAFKA_SASL_MECHANISM": "GSSAPI"}, "KAFKA_SASL_MECHANISM", "'GSSAPI' is not one of SCRAM-SHA-512"),
+        (SERVER | {"FENCE": "guess"}, "FENCE", "'guess' is not one of fetch, ask"),
         (SERVER | {"KAFKA_SASL_MECHANISM": "PLAIN"}, "KAFKA_SASL_MECHANISM", "is PLAINTEXT, which has no login"),
         (TLS | {"KAFKA_USERNAME": "u"}, "KAFKA_USERNAME", "is SSL, which has no login"),
         (SERVER | {"KAFKA_PASSWORD": "s3cret"}, "KAFKA_PASSWORD", "is PLAINTEXT, which has no login"),

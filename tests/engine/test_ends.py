@@ -242,6 +242,15 @@ def test_only_a_fetch_that_counts_tells_the_ends_of_what_it_brings(clock: Simple
     assert fetched.tell(LEADER, clock.s, {0: 8}) == {}, "it may have been another leader for a moment"
 
 
+def test_where_brokers_read_in_any_order_a_fetch_counts_only_for_what_came_before_it(clock: SimpleNamespace) -> None:
+    fetched, at = FetchedEnds(in_order=False), clock.s
+    fetched.tell(LEADER, clock.s, {0: 5})
+    fetched.answered(clock.s, [0])
+    clock.s += 0.01
+    assert fetched.tell(LEADER, clock.s, {0: 7}) == {}
+    assert fetched.since({0: at}) == {0: 7}
+
+
 def test_a_cancelled_fetch_cancels_who_waits_for_it() -> None:
     """aiokafka takes a cancellation for the end of a task of its own, and returns."""
 

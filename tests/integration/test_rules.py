@@ -6,10 +6,12 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
+import httpx
 import pytest
 
 from schemas.eligibility import DECISION
 from tests.integration.compare import Comparison
+from tests.integration.conftest import MakeWorker, MakeWorld
 from tests.integration.harness import AUDIT, CHANGES, REQUESTS, Doc, Worker, World
 from tests.integration.orgs import CELL, INSTORE, NORTH, SOUTH, WEB, WEST, Org, all_types, dump
 
@@ -383,6 +385,19 @@ def test_a_change_acknowledged_before_the_request_is_always_weighed(world: World
         decision = org.ask()
         assert decision["eligible"] is bool(at % 2)
         assert decision["as_of"]["offset"] > place.offset
+
+
+@pytest.mark.parametrize("fence", ["fetch", "ask"])
+def test_either_fence_weighs_what_was_acknowledged(make_world: MakeWorld, make_worker: MakeWorker, fence: str) -> None:
+    world = make_world()
+    worker = make_worker(world, CONSENT_FENCE=fence).start().ready()
+    org = Org(world)
+    for at in range(20):
+        org.opt_in(at) if at % 2 else org.opt_out(at)
+        assert org.verdict() == ((True, "opted_in") if at % 2 else (False, "opted_out"))
+    shown = httpx.get(f"{worker.url}/metrics").text
+    assert ('consent_fences_total{way="same fetch"}' in shown) is (fence == "fetch")
+    assert ('consent_fences_total{way="asked"}' in shown) or fence == "fetch"
 
 
 def test_a_position_that_is_reached_is_waited_for(world: World) -> None:
