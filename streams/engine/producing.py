@@ -75,7 +75,7 @@ class Sent:
         self.numbers = numbers
         self.is_under_way = False
         self.offset: int | None = None
-        self.error: KafkaError | None = None
+        self.error: Exception | None = None
         #: Who is told when it is done.
         self.told: Delivery
 
@@ -232,12 +232,12 @@ class Producer:
             by_leader = self._by_leader(first.values())
             if by_leader is not None:
                 passed = all(await asyncio.gather(*(self._send_to(*one) for one in by_leader.items())))
-        except KafkaError as exc:
-            if not exc.retriable:
+        except Exception as exc:
+            if _is_retriable(exc):
+                log.warning("nothing can be written yet: %r", exc)
+            else:
                 self._refuse(first.values(), exc)
                 passed = True
-            else:
-                log.warning("nothing can be written yet: %r", exc)
         self._waiting = [sent for sent in self._waiting if not sent.is_done]
         if not passed:
             await self._client.force_metadata_update()
@@ -248,8 +248,8 @@ class Producer:
         try:
             request = Produce(((*sent.place, sent.batch.build()) for sent in sents), TIMEOUT_MS)
             answers = await self._client.send(leader, request)
-        except KafkaError as exc:
-            if exc.retriable:
+        except Exception as exc:
+            if _is_retriable(exc):
                 log.warning("not written yet: %r", exc)
                 return False
             self._refuse(sents, exc)
@@ -274,7 +274,7 @@ class Producer:
         return next(one for one in self._waiting if one.place == sent.place and not one.is_done) is sent
 
     @staticmethod
-    def _refuse(sents: Iterable[Sent], error: KafkaError) -> None:
+    def _refuse(sents: Iterable[Sent], error: Exception) -> None:
         for sent in sents:
             sent.error = error
             sent.told.tell()
@@ -284,3 +284,7 @@ class Producer:
         if answer.error_code:
             raise for_code(answer.error_code)()
         return Owner(answer.producer_id, answer.producer_epoch)
+
+
+def _is_retriable(exc: Exception) -> bool:
+    return isinstance(exc, KafkaError) and bool(exc.retriable)

@@ -182,6 +182,17 @@ def test_what_the_broker_refuses_for_good_is_told(fault: type[KafkaError]) -> No
     in_a_world(scenario)
 
 
+def test_an_answer_that_nobody_expects_is_told_and_not_waited_for() -> None:
+    async def scenario(world: World) -> None:
+        delivery = world.send(0)
+        await world.requests(1)
+        world.broker.asked.pop()[1].set_exception(ValueError("no answer of this version"))
+        await delivery.done
+        assert isinstance(delivery.sents[0].error, ValueError)
+
+    in_a_world(scenario)
+
+
 def test_a_partition_without_a_leader_is_waited_for_and_holds_up_no_other_for_good() -> None:
     async def scenario(world: World) -> None:
         world.broker.leaders[0] = -1
