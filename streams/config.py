@@ -24,9 +24,17 @@ SECURITY_PROTOCOLS = ("PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL")
 SASL_MECHANISMS = ("SCRAM-SHA-512", "SCRAM-SHA-256", "PLAIN")
 
 
-def _option(default: Any, doc: str, *, low: int | None = None, high: int | None = None, secret: bool = False) -> Any:
+def _option(
+    default: Any,
+    doc: str,
+    *,
+    low: int | None = None,
+    high: int | None = None,
+    choices: tuple[str, ...] = (),
+    secret: bool = False,
+) -> Any:
     factory = default if callable(default) else (lambda: default)
-    metadata = {"doc": doc, "low": low, "high": high, "secret": secret}
+    metadata = {"doc": doc, "low": low, "high": high, "choices": choices, "secret": secret}
     return field(default_factory=factory, metadata=metadata, repr=not secret)
 
 
@@ -35,8 +43,12 @@ class Config:
     """One worker's or command's options. Field `x_y` is the environment variable `CONSENT_X_Y`."""
 
     bootstrap_servers: str = _option("", "Kafka's address, HOST:PORT[,HOST:PORT]; empty: find or start a broker")
-    kafka_security_protocol: str = _option("PLAINTEXT", "PLAINTEXT, SSL, SASL_PLAINTEXT or SASL_SSL")
-    kafka_sasl_mechanism: str = _option("", "SCRAM-SHA-512, SCRAM-SHA-256 or PLAIN; empty: SCRAM-SHA-512")
+    kafka_security_protocol: str = _option(
+        "PLAINTEXT", "PLAINTEXT, SSL, SASL_PLAINTEXT or SASL_SSL", choices=SECURITY_PROTOCOLS
+    )
+    kafka_sasl_mechanism: str = _option(
+        "", "SCRAM-SHA-512, SCRAM-SHA-256 or PLAIN; empty: SCRAM-SHA-512", choices=SASL_MECHANISMS
+    )
     kafka_username: str = _option("", "user to log in to Kafka as (SASL)")
     kafka_password: str = _option("", "that user's password", secret=True)
     kafka_cafile: str = _option("", "authorities (PEM) to trust Kafka's certificate by; empty: the system's")
@@ -71,11 +83,17 @@ class Config:
     max_wait_ms: int = _option(
         5_000, "how long a request waits for the state, unless it says itself", low=0, high=60_000
     )
-    fence: str = _option("fetch", "fetch, or ask: where brokers do not read a fetch's partitions in their order")
+    fence: str = _option(
+        "fetch",
+        "fetch, or ask: where brokers do not read a fetch's partitions in their order",
+        choices=("fetch", "ask"),
+    )
     max_record_bytes: int = _option(262_144, "larger inputs are dead letters (too_large)", low=1_024, high=1_000_000)
     batch_records: int = _option(1_000, "most changes in one checkpoint", low=1, high=100_000)
-    log_level: str = _option("info", "debug, info, warning or error")
-    log_format: str = _option("text", "a worker's log on stderr: text, or json, one object a line")
+    log_level: str = _option("info", "debug, info, warning or error", choices=("debug", "info", "warning", "error"))
+    log_format: str = _option(
+        "text", "a worker's log on stderr: text, or json, one object a line", choices=("text", "json")
+    )
 
     def topic(self, name: str) -> str:
         """The full name of a topic: prefix and name."""
@@ -127,12 +145,6 @@ def from_environment(environ: Mapping[str, str] | None = None, **overrides: Any)
         if raw is not None and raw != "":
             values[f.name] = _convert(name, str(f.type), raw, f.metadata)
     config = Config(**values)
-    if config.log_level not in {"debug", "info", "warning", "error"}:
-        raise ConfigError(f"CONSENT_LOG_LEVEL: {config.log_level!r} is not one of debug, info, warning, error")
-    if config.log_format not in {"text", "json"}:
-        raise ConfigError(f"CONSENT_LOG_FORMAT: {config.log_format!r} is not one of text, json")
-    if config.fence not in {"fetch", "ask"}:
-        raise ConfigError(f"CONSENT_FENCE: {config.fence!r} is not one of fetch, ask")
     if config.http_user and not config.http_user.partition(":")[2]:
         raise ConfigError("CONSENT_HTTP_USER: the value is not NAME:PASSWORD")
     if config.heartbeat_ms * 3 > config.session_timeout_ms:
@@ -144,14 +156,8 @@ def from_environment(environ: Mapping[str, str] | None = None, **overrides: Any)
 def _check_kafka(config: Config) -> None:
     """What is said of Kafka must fit together: a login that would not be used was surely meant to be."""
     protocol, variable = config.kafka_security_protocol, "CONSENT_KAFKA_SECURITY_PROTOCOL"
-    if protocol not in SECURITY_PROTOCOLS:
-        raise ConfigError(f"{variable}: {protocol!r} is not one of {', '.join(SECURITY_PROTOCOLS)}")
     if protocol != "PLAINTEXT" and not config.bootstrap_servers:
         raise ConfigError(f"{variable}: {protocol} needs CONSENT_BOOTSTRAP_SERVERS; the embedded Kafka is PLAINTEXT")
-    if config.kafka_sasl_mechanism not in ("", *SASL_MECHANISMS):
-        raise ConfigError(
-            f"CONSENT_KAFKA_SASL_MECHANISM: {config.kafka_sasl_mechanism!r} is not one of {', '.join(SASL_MECHANISMS)}"
-        )
     login, certificate = ("kafka_username", "kafka_password"), ("kafka_certfile", "kafka_keyfile")
     for used, names, kind in (
         (config.kafka_has_login, ("kafka_sasl_mechanism", *login), "login"),
@@ -171,7 +177,10 @@ def _convert(name: str, kind: str, raw: Any, meta: Mapping[str, Any]) -> Any:
     if kind == "Path":
         return Path(raw).expanduser()
     if kind != "int":
-        return str(raw)
+        text, choices = str(raw), meta["choices"]
+        if choices and text not in choices:
+            raise ConfigError(f"{name}: {text!r} is not one of {', '.join(choices)}")
+        return text
     try:
         value = int(raw)
     except ValueError:
