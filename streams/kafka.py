@@ -10,8 +10,6 @@ from functools import wraps
 from typing import Any
 
 from aiokafka import AIOKafkaConsumer
-from aiokafka.client import AIOKafkaClient
-from aiokafka.cluster import ClusterMetadata
 from aiokafka.conn import AIOKafkaConnection, CloseReason, collect_hosts, create_conn
 from aiokafka.errors import (
     IllegalSaslStateError,
@@ -25,7 +23,6 @@ from aiokafka.protocol.metadata import MetadataRequest
 from streams.certificates import check_readable, load_pair
 from streams.config import SASL_MECHANISMS, Config, ConfigError
 
-PAUSE_S = 0.1
 REFUSAL_S = 2.0  # a broker that lets us in or does not says so in milliseconds
 
 
@@ -95,24 +92,6 @@ async def stop_consumer(consumer: AIOKafkaConsumer, stopping: Awaitable[None] | 
         if task is not None and task.cancelling():
             raise
         await consumer._client.close()
-
-
-def slow_down(client: AIOKafkaClient) -> None:
-    """Ask a broker that is away, or does not know a partition's leader, for metadata no more often than all PAUSE_S.
-
-    A producer with something to write to a partition without a leader asks again as soon as it is answered; where
-    nobody listens any more that is thousands of times a second, with two lines in the log each time.
-    """
-    update = client._metadata_update
-
-    async def slowly(cluster: ClusterMetadata, wanted: set[str]) -> bool:
-        updated: bool = await update(cluster, wanted)
-        whole = all(cluster.available_partitions_for_topic(t) == cluster.partitions_for_topic(t) for t in wanted)
-        if not updated or not whole:
-            await asyncio.sleep(PAUSE_S)
-        return updated
-
-    client._metadata_update = slowly
 
 
 async def refusal(config: Config) -> str | None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
-from functools import partial
+from contextlib import suppress
 from time import monotonic
 from typing import Any
 
@@ -69,11 +69,8 @@ class Fetches:
             await asyncio.wait(tasks, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
         else:
             # Whoever holds a partition back no more says so; of what else may have changed nobody does.
-            waiter = self._fetcher._create_fetch_waiter()
-            notify = partial(self._fetcher._notify, waiter)
-            alarm = asyncio.get_running_loop().call_later(min(timeout_s, LOOK_S), notify)
-            await waiter
-            alarm.cancel()
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._fetcher._create_fetch_waiter(), min(timeout_s, LOOK_S))
         for leader in [leader for leader, fetch in self._under_way.items() if fetch.done()]:
             self._fetcher._in_flight.discard(leader)
             self._under_way.pop(leader).result()

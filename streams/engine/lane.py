@@ -57,7 +57,7 @@ class Lane:
             self._queued[batch.partition] = before + len(batch.records)
             if before < FULL <= self._queued[batch.partition]:
                 self._pressure(batch.partition, True)
-        if self._is_idle() and sum(len(batch.records) for batch in self._waiting) <= AT_ONCE:
+        if self._is_idle() and self._queued.total() <= AT_ONCE:
             try:
                 self.work_at_once()
             except Exception as exc:

@@ -7,8 +7,8 @@ from collections.abc import Awaitable, Iterable, Mapping
 from aiokafka.errors import InvalidProducerEpoch, ProducerFenced
 
 from streams.config import Config
-from streams.engine.fencing import FencedError
-from streams.engine.producing import Delivery, Numbers, Place, Producer, Sent
+from streams.engine.fencing import FencedError, Place
+from streams.engine.producing import Delivery, Numbers, Producer, Sent
 from streams.engine.wire import NO_HEADERS, Owner, RecordBatch, batch_of
 from streams.topics import CHANGELOG_BYTES
 
@@ -97,7 +97,7 @@ class Writer:
 
     def begin(self, outputs: Outputs) -> Awaitable[object]:
         """Hand over outputs for our own partitions now; what it returns is to be awaited, as `write`."""
-        return self._written(self._hand_over(outputs.batches))
+        return self._write(outputs.batches)
 
     async def append(self, topic: str, partition: int, key: bytes, value: bytes) -> int:
         """Write one record; returns its offset. Raises RefusedError."""
@@ -137,16 +137,13 @@ class Writer:
             batches.append((topic, partition, batch))
         return dict(zip(values, await self._write(batches), strict=True))
 
-    async def _write(self, batches: list[tuple[str, int, RecordBatch]]) -> list[int]:
-        """Write batches, which travel together; returns the offset of each one's first record."""
-        return await self._written(self._hand_over(batches))
-
-    def _hand_over(self, batches: Iterable[tuple[str, int, RecordBatch]]) -> Delivery:
+    def _write(self, batches: Iterable[tuple[str, int, RecordBatch]]) -> Awaitable[list[int]]:
+        """Hand over batches, which travel together, now; to be awaited is the offset of each one's first record."""
         sents = []
         for topic, partition, batch in batches:
             numbers = self._owned.get((topic, partition), self._own) if batch.by is None else self._owners[batch.by]
             sents.append(Sent(topic, partition, batch, numbers))
-        return self._producer.hand_over(sents)
+        return self._written(self._producer.hand_over(sents))
 
     async def _written(self, delivery: Delivery) -> list[int]:
         await delivery.done

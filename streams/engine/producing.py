@@ -20,16 +20,17 @@ from aiokafka.errors import (
 from aiokafka.protocol.transaction import InitProducerIdRequest
 
 from streams.config import Config
+from streams.engine.fencing import Place
 from streams.engine.protocol import Produce
 from streams.engine.wire import Owner, RecordBatch
-from streams.kafka import PAUSE_S, connection, slow_down
+from streams.kafka import connection
 
 log = logging.getLogger(__name__)
 
-Place = tuple[str, int]
-
 #: How long the broker may take to have a batch replicated before it says that it could not.
 TIMEOUT_MS = 30_000
+#: Pause before what did not get through is sent again.
+PAUSE_S = 0.1
 #: So many batches of a partition are sent before the first is answered. The broker knows the last five again.
 MOST_UNDER_WAY = 3
 #: Records are numbered with 31 bits, round and round.
@@ -125,7 +126,6 @@ class Producer:
         self._own: Owner | None = None
 
     async def start(self) -> None:
-        slow_down(self._client)
         await self._client.bootstrap()
 
     async def stop(self) -> None:

@@ -226,10 +226,13 @@ class RequestsLane(WritingLane[Decided]):
     def work_at_once(self) -> None:
         if self.next.is_full() or any(batch.end is None for batch in self._waiting):
             return
-        for desk, opened, records in self._take_in():
+        taken = self._take_in()
+        if not taken:
+            return
+        metrics.FENCE_WAIT.observe(0)
+        for desk, opened, records in taken:
             desk.receive(opened, records, opened.batch.end or 0, self.next)
             self._received(opened)
-        metrics.FENCE_WAIT.observe(0)
         self._set_alarm()
         self.start_writing()
 

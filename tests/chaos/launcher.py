@@ -102,7 +102,7 @@ def _wrap_outputs(where: str, is_now: Callable[[], bool], happen: Callable[[], N
     write, begin = Writer.write, Writer.begin
 
     def hits(outputs: Outputs) -> bool:
-        return len(outputs.batches) > (where == "middle") and is_now()
+        return len(outputs.batches) >= (2 if where == "middle" else 1) and is_now()
 
     async def hit(self: Writer, outputs: Outputs) -> None:
         if where == "middle":

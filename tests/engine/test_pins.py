@@ -205,7 +205,7 @@ SOURCES: list[tuple[str, str, str]] = [
     (
         "aiokafka.client:AIOKafkaClient._md_synchronizer",
         "fb9826309c89",
-        "slow_down: looks _metadata_update up on the instance; whoever asks for an update waits for it",
+        "Producer: whoever forces an update waits for it",
     ),
     (
         "aiokafka.consumer.consumer:AIOKafkaConsumer.stop",
