@@ -332,18 +332,33 @@ class World:
             time.sleep(POLL_S)
 
     def configure(self, topic: str, **settings: str) -> None:
-        """Change a topic's settings on the broker."""
+        """Change a topic's settings on the broker; when this returns, it goes by them.
 
-        async def alter() -> None:
+        It says yes to a change, and tells the new settings, a moment before it goes by them. But it does so with one
+        change after another: once it tells a second one, the first is in force. A setting without effect is the second.
+        """
+        name = self.config.topic(topic)
+        resource = ConfigResource(ConfigResourceType.TOPIC, name)
+
+        async def alter(mark: str) -> None:
             client = AIOKafkaAdminClient(bootstrap_servers=self.config.bootstrap_servers)
             await client.start()
-            name = self.config.topic(topic)
+            wanted = settings | {"segment.jitter.ms": mark}
             try:
-                await client.alter_configs([ConfigResource(ConfigResourceType.TOPIC, name, configs=settings)])
+                await client.alter_configs([ConfigResource(ConfigResourceType.TOPIC, name, configs=wanted)])
+                async with asyncio.timeout(PATIENCE_S):
+                    while mark != await told(client):
+                        await asyncio.sleep(POLL_S)
             finally:
                 await client.close()
 
-        self.loop.run(alter())
+        async def told(client: AIOKafkaAdminClient) -> str | None:
+            (answer,) = await client.describe_configs([resource])
+            ((_, _, _, _, entries),) = answer.resources
+            return next((value for key, value, *_ in entries if key == "segment.jitter.ms"), None)
+
+        for mark in ("1", "2"):
+            self.loop.run(alter(mark))
 
     def close(self) -> None:
         """Forget the clients; a broker that is gone by now does not matter."""
