@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from streams import topics
 from tests.chaos.driver import Round
 from tests.chaos.faults.registry import fault
+from tests.chaos.history import stores_in
 from tests.integration.harness import Log
 from tests.integration.orgs import dump
 from tests.model.generate import ORGS, Step
@@ -57,7 +58,10 @@ def away(round_: Round) -> None:
     theirs = {key for key in _keys(round_) - before if b"erased-" in (key or b"")}
     assert len(theirs) == ERASED
     assert absent.stop() == 0
-    old = {path.name for path in (absent.datadir / "state").glob(f"**/{topics.IDENTITIES_TABLE}-*.db")}
+    stores = [one for one in stores_in(absent.datadir, absent.name, range(round_.partitions)) if one.offset >= 0]
+    # A partition that it gave up before anything was written there has nothing that could come back.
+    old = {f"{one.table}-{one.partition}.db" for one in stores if one.table == topics.IDENTITIES_TABLE}
+    assert old
     round_.world.configure(IDENTITIES.name, **IDENTITIES.config | FORGETFUL | COMPACTED)
     round_.load(steps=_steps(round_, "customer.erased", erased), pause_s=0.0).join()
 
