@@ -77,13 +77,25 @@ class Sent:
         self.is_under_way = False
         self.offset: int | None = None
         self.error: Exception | None = None
-        #: Who is told when it is done.
-        self.told: Delivery
+        #: Who is told when it is done; nobody after that.
+        self.told: Delivery | None = None
 
     @property
     def is_done(self) -> bool:
         """Whether the broker has taken or refused it."""
         return self.offset is not None or self.error is not None
+
+    def end(self, result: int | Exception) -> None:
+        """The broker has taken it, at this offset, or refused it."""
+        if isinstance(result, int):
+            self.offset = result
+        else:
+            self.error = result
+        # What knows each other in a ring waits for the garbage collector, which stops everything for a tenth of a
+        # second when there are enough of them.
+        told, self.told = self.told, None
+        if told is not None:
+            told.tell()
 
 
 class Delivery:
@@ -260,8 +272,7 @@ class Producer:
             sent = by_place[topic, partition]
             error = for_code(code)
             if not code or error is DuplicateSequenceNumber:
-                sent.offset = offset
-                sent.told.tell()
+                sent.end(offset)
             elif error.retriable or (error is OutOfOrderSequenceNumber and not self._is_first(sent)):
                 log.warning("not written to %s-%d yet: %s", topic, partition, error.__name__)
                 passed = False
@@ -276,8 +287,7 @@ class Producer:
     @staticmethod
     def _refuse(sents: Iterable[Sent], error: Exception) -> None:
         for sent in sents:
-            sent.error = error
-            sent.told.tell()
+            sent.end(error)
 
     async def _identify(self) -> Owner:
         answer = await self._client.send(self._client.get_random_node(), InitProducerIdRequest(None, -1))

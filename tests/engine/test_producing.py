@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from collections.abc import Awaitable, Callable
 from types import SimpleNamespace
 from typing import Any
@@ -120,6 +121,25 @@ def test_batches_of_several_partitions_travel_together_and_are_told_when_all_are
         assert world.send().done.done(), "nothing to write is written"
 
     in_a_world(scenario)
+
+
+def test_what_is_written_or_refused_is_gone_without_the_garbage_collector() -> None:
+    async def scenario(world: World) -> None:
+        for error in (None, MessageSizeTooLargeError):
+            delivery = world.send(0, 1)
+            await world.requests(1)
+            world.broker.answer(error)
+            await delivery.done
+            del delivery
+            await until(lambda: not world.producer._waiting)
+        assert not [one for one in gc.get_objects() if isinstance(one, Sent | Delivery)]
+
+    gc.collect()
+    gc.disable()
+    try:
+        in_a_world(scenario)
+    finally:
+        gc.enable()
 
 
 def test_the_next_batches_do_not_wait_for_the_answer_but_for_one_of_many() -> None:
