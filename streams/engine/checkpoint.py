@@ -90,11 +90,20 @@ class TableLane(WritingLane[Checkpoint]):
         self._changelog = changelog
 
     async def work(self) -> None:
+        applied = 0
         while not self.closing and (batch := self.take()) is not None:
-            if not await self._apply(batch):
-                return
-            # The other lane and the consumer get their turn.
-            await asyncio.sleep(0)
+            partition, applier, todo = self._begin(batch)
+            while todo:
+                if not await self.has_room():
+                    return
+                done = self._apply_some(partition, applier, todo)
+                todo = todo[done:]
+                applied += done
+                if applied >= APPLY_AT_ONCE:
+                    # The other lane and the consumer get their turn.
+                    applied = 0
+                    await asyncio.sleep(0)
+            self._end(partition, batch)
 
     def work_at_once(self) -> None:
         while not self.next.is_full() and (batch := self.take()) is not None:
@@ -105,19 +114,8 @@ class TableLane(WritingLane[Checkpoint]):
                 # What is applied of it is not applied again.
                 self.put_back(batch)
 
-    async def _apply(self, batch: Batch) -> bool:
-        """Steps 1 and 2 for a batch, in as many parts as checkpoints need; False if the lane must end."""
-        partition, applier, todo = self._begin(batch)
-        while todo:
-            if not await self.has_room():
-                return False
-            done = self._apply_some(partition, applier, todo)
-            todo = todo[done:]
-            await asyncio.sleep(0)
-        self._end(partition, batch)
-        return True
-
     def _begin(self, batch: Batch) -> tuple[Partition, Applier, list[Record]]:
+        """What is to do for a batch, by whom."""
         partition, applier = self._partitions[batch.partition]
         todo = batch.records
         if todo and todo[0].offset < partition.applied:

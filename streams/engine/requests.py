@@ -12,6 +12,7 @@ from typing import Any, Protocol
 from streams import metrics
 from streams.engine.lane import WritingLane
 from streams.engine.outputs import Outputs, Writer
+from streams.engine.parking import Parking
 from streams.engine.partition import Partition
 from streams.engine.records import Batch, Record
 
@@ -35,9 +36,9 @@ Answered = tuple[int, bytes | None]
 
 @dataclass(slots=True)
 class Parked:
-    """A request that waits: for the state to reach `needs`, at the latest until `deadline` (monotonic seconds)."""
+    """Requests that arrived together and wait for the state to reach `needs`, at the latest until `deadline`."""
 
-    asked: Asked
+    asked: list[Asked]
     needs: int
     since: float
     deadline: float
@@ -127,15 +128,17 @@ class Desk:
     def __init__(self, partition: Partition, clerk: Clerk, progress: Progress) -> None:
         self.partition = partition
         self.progress = progress
-        self.parked: list[Parked] = []
+        self.parked: Parking[Parked] = Parking()
         self._clerk = clerk
+        #: How many requests are parked.
+        self._count = 0
         self._batches: deque[Open] = deque()
         #: Below this some requests were answered by an earlier owner.
         self._new_from = max(progress.answered, default=progress.floor - 1) + 1
 
     def has_place(self) -> bool:
         """Whether more may be taken in: neither do too many wait, nor one for too long."""
-        return len(self.parked) < MOST_PARKED and self.progress.high - self.progress.floor < MOST_AHEAD
+        return self._count < MOST_PARKED and self.progress.high - self.progress.floor < MOST_AHEAD
 
     def accept(self, batch: Batch) -> tuple[Open, list[Record]]:
         """A batch that arrived, and its records that are not answered yet."""
@@ -157,28 +160,37 @@ class Desk:
         ready = [one for one in asked if one[2] <= applied] if end <= applied else []
         opened.left += len(asked)
         if len(ready) < len(asked):
-            now = time.monotonic()
-            for one in asked:
-                needs = max(end, one[2])
-                if needs > applied:
-                    self.parked.append(Parked(one, needs, now, now + self._clerk.patience(one[1]), opened))
+            self._park([one for one in asked if max(end, one[2]) > applied], end, opened)
         if ready:
             to.parts.append((opened, len(ready)))
             self._answer(ready, to)
 
-    def look_again(self, to: Decided) -> None:
-        """Answer those whose wait is over."""
-        if not self.parked:
-            return
+    def _park(self, asked: list[Asked], end: int, opened: Open) -> None:
+        """Let them wait, those together that wait for the same."""
+        now = time.monotonic()
+        alike: dict[tuple[int, float], list[Asked]] = {}
+        for one in asked:
+            alike.setdefault((max(end, one[2]), self._clerk.patience(one[1])), []).append(one)
+        for (needs, patience), some in alike.items():
+            self.parked.add(Parked(some, needs, now, now + patience, opened))
+        self._count += len(asked)
+
+    def look_again(self, to: Decided) -> bool:
+        """Answer some of those whose wait is over; whether there may be more of them."""
         now, applied = time.monotonic(), self.partition.applied
-        over = [p for p in self.parked if p.needs <= applied or p.deadline <= now]
+        over: list[Parked] = []
+        count = 0
+        while count < CHUNK and (one := self.parked.pop(applied, now)) is not None:
+            over.append(one)
+            count += len(one.asked)
         if not over:
-            return
-        self.parked = [p for p in self.parked if p.needs > applied and p.deadline > now]
+            return False
+        self._count -= count
         metrics.FENCE_WAIT.observe(now - min(p.since for p in over))
-        to.parts += ((parked.batch, 1) for parked in over)
-        self._answer([p.asked for p in over if p.needs <= applied], to)
-        self._answer([p.asked for p in over if p.needs > applied], to, behind=True)
+        to.parts += ((p.batch, len(p.asked)) for p in over)
+        self._answer([one for p in over if p.needs <= applied for one in p.asked], to)
+        self._answer([one for p in over if p.needs > applied for one in p.asked], to, behind=True)
+        return count >= CHUNK
 
     def _answer(self, asked: list[Asked], to: Decided, *, behind: bool = False) -> None:
         for first in range(0, len(asked), CHUNK):
@@ -283,25 +295,39 @@ class RequestsLane(WritingLane[Decided]):
         self._looking = None
         if self.closing:
             return
+        more = False
         try:
             for desk in self.desks.values():
-                desk.look_again(self.next)
+                if self.next.is_full():
+                    # When that is written, there is room again.
+                    break
+                more |= desk.look_again(self.next)
         except Exception as exc:
             self._on_error(exc)
             return
-        self._set_alarm()
         self.start_writing()
+        if more:
+            self._look_soon()
+        else:
+            self._set_alarm()
         if self._waiting:
             self.wake()
 
     def _set_alarm(self) -> None:
-        """Look again when the first of those who wait has waited for long enough."""
-        deadline = min((p.deadline for desk in self.desks.values() for p in desk.parked), default=None)
+        """Look again when the first of those who wait has waited for long enough, or sooner."""
+        deadlines = [at for desk in self.desks.values() if (at := desk.parked.first_deadline()) is not None]
+        if not deadlines or self.closing or self.next.is_full():
+            return
+        first = min(deadlines)
         if self._alarm is not None:
+            if self._alarm.when() <= first:
+                return
             self._alarm.cancel()
-            self._alarm = None
-        if deadline is not None and not self.closing:
-            self._alarm = asyncio.get_running_loop().call_at(deadline, self._look)
+        self._alarm = asyncio.get_running_loop().call_at(first, self._ring)
+
+    def _ring(self) -> None:
+        self._alarm = None
+        self._look()
 
     async def close(self) -> None:
         """Answer no more, and write what is decided."""
@@ -311,6 +337,8 @@ class RequestsLane(WritingLane[Decided]):
 
     async def write(self, group: Decided) -> bool:
         """Dead letters and records that go home, then audit and decisions; then the requests are done."""
+        # The next group has room.
+        self._look_soon()
         at = time.monotonic()
         # Groups stand in the log in the order in which they were decided.
         async with self._turn:

@@ -12,7 +12,16 @@ from hypothesis import strategies as st
 from streams.engine.outputs import Outputs
 from streams.engine.partition import Partition
 from streams.engine.records import Batch, Record
-from streams.engine.requests import Answered, Asked, Desk, Progress, RequestsLane
+from streams.engine.requests import (
+    CHUNK,
+    MOST_AT_ONCE,
+    MOST_WRITTEN_AT_ONCE,
+    Answered,
+    Asked,
+    Desk,
+    Progress,
+    RequestsLane,
+)
 from tests.engine.waiting import until
 from tests.memory import Memory
 from tests.written import by_place
@@ -143,6 +152,31 @@ def test_one_whose_time_is_up_is_answered_as_behind_and_holds_up_nobody() -> Non
         world.state.advance(7)
         await until(lambda: world.acked == [3, 4])
         await world.lane.close()
+
+    asyncio.run(scenario())
+
+
+def test_many_who_wait_for_the_same_are_answered_a_few_at_a_time_and_written_in_groups() -> None:
+    async def scenario() -> None:
+        world = World()
+        world.end, count = 1, 4 * MOST_AT_ONCE
+        for first in range(0, count, 500):
+            world.put(first, *[b"0/9"] * 500)
+        await until(lambda: world.desk._count == count)
+        world.writer.gate.clear()
+        world.state.advance(1)
+        await asyncio.sleep(0)
+        assert 0 < world.lane.next.records <= CHUNK, "others get their turn"
+        await until(lambda: world.lane.next.is_full() and len(world.lane._groups) == MOST_WRITTEN_AT_ONCE)
+        await a_while()
+        most = [group.records for group in (*world.lane._groups, world.lane.next)]
+        assert max(most) < MOST_AT_ONCE + CHUNK, "what is decided waits to be written before more is"
+        world.writer.gate.set()
+        await until(lambda: len(world.told) == count)
+        assert sorted(world.answered) == list(range(count))
+        assert (len(world.desk.parked), world.desk._count) == (0, 0)
+        await world.lane.close()
+        assert world.errors == []
 
     asyncio.run(scenario())
 
