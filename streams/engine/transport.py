@@ -214,6 +214,11 @@ class Consumer(driver.Consumer):
         self.engine = self.app.engine
         #: Next offset to hand out of each source partition. A partition without one hands out nothing.
         self._cursor: dict[TP, int] = {}
+        self._changelogs = frozenset(self.engine.config.topic(spec.name) for spec in topics.CHANGELOGS.values())
+
+    def _is_changelog_tp(self, tp: TP) -> bool:
+        """Asked for every partition of every fetch; Faust makes a set of all tables' for each answer."""
+        return tp.topic in self._changelogs
 
     def _new_consumer_thread(self) -> ConsumerThread:
         thread = ConsumerThread(self, loop=self.loop, thread_loop=self.loop, beacon=self.beacon)
