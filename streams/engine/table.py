@@ -106,8 +106,9 @@ class _Recent:
 
     def put(self, key: bytes, value: bytes) -> None:
         """Remember a value."""
+        before = self._young.get(key)
         self._young[key] = value
-        self._left -= len(value) + RECENT_OVERHEAD
+        self._left -= len(value) + RECENT_OVERHEAD if before is None else len(value) - len(before)
         if self._left < 0:
             self._old, self._young, self._left = self._young, {}, self._half
 

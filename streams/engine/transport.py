@@ -250,10 +250,11 @@ class Consumer(driver.Consumer):
                     await self.callback(message)
                     self._read_offset[tp] = message.offset
                 if fetched:
-                    # The streams take it now, and what it causes is written, before more is asked for: what is fetched
-                    # while they are at work waits longer than what is fetched after it.
-                    await asyncio.sleep(0)
-                    await asyncio.sleep(0)
+                    # In the next turn the streams take it, in the second what it causes is handed over, in the third
+                    # that is sent; then more is asked for: what is fetched while they are at work waits longer than
+                    # what is fetched after it.
+                    for _ in range(3):
+                        await asyncio.sleep(0)
             if not self._flows(generation) or self.should_stop or monotonic() >= until:
                 return
 

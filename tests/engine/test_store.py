@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from streams.domain.state import FORMAT_VERSION
 from streams.engine import table as table_module
 from streams.engine.partition import META_KEY, Partition
-from streams.engine.table import BytesStore, BytesTable, DamagedError
+from streams.engine.table import RECENT_OVERHEAD, BytesStore, BytesTable, DamagedError, _Recent
 
 CHANGELOG = "store-test-customers-changelog"
 
@@ -272,3 +272,19 @@ def test_a_lock_that_another_process_holds_is_no_damage(tmp_path: Path) -> None:
         other.offset(0)
     assert holder.get_many(0, [b"a"]) == [b"1"]
     asyncio.run(holder.stop())
+
+
+def test_a_value_that_is_written_again_and_again_takes_its_room_once() -> None:
+    value = bytes(100)
+    each = len(value) + RECENT_OVERHEAD
+    recent = _Recent(2 * 10 * each)
+    for number in range(10):
+        recent.put(b"%d" % number, value)
+    for turn in range(1_000):
+        recent.put(b"0", value if turn % 2 else bytes(50))
+    assert recent.get([b"%d" % number for number in range(1, 10)]) == [value] * 9
+    recent.put(b"one too many", value)
+    recent.put(b"0", value)
+    for number in range(20, 30):
+        recent.put(b"%d" % number, value)
+    assert recent.get([b"1"]) == [None], "what nobody asked for goes when there is no room"
