@@ -64,11 +64,13 @@ class Eligibility:
         asked: list[Asked] = []
         for record in records:
             _, _, key, value, headers = record
+            size = size_of(record) if headers else len(key or b"") + len(value or b"")
             # Nearly every record is like this; what is not is looked at again, to say what is wrong.
-            if key and value and (not headers or not was_forwarded(record)) and size_of(record) <= self._max_bytes:
+            if key and value and size <= self._max_bytes and not (headers and was_forwarded(record)):
                 request = _read_request(value)
                 if request is not None and customer_key(request["org_id"], request["customer_id"]) == key:
-                    asked.append((record, request, self._least(request)))
+                    least = 0 if request.get("min_position") is None else self._least(request)
+                    asked.append((record, request, least))
                     continue
             question = self._read_slowly(record, aside)
             if question is not None:
@@ -158,7 +160,7 @@ class Eligibility:
         for record, question, _ in asked:
             offset, _, key, _, _ = record
             if offset in promised:
-                body = promised[offset]
+                audit, body = None, promised[offset]
             else:
                 state = states.get(key or b"")
                 # A key with a state here is at home, which saves hashing it.
@@ -169,8 +171,7 @@ class Eligibility:
                 body = self._body(partition, offset, question, verdict, version)
                 reasons[verdict.reason] += 1
                 audit = decision_audit(number, offset, version, body, verdict.inputs)
-                self._scribe.audit(out, record, audit, mark)
-            self._scribe.decision(out, record, body, mark)
+            self._scribe.decision(out, record, audit, body, mark)
             answers.append((offset, body))
         metrics.of(metrics.RECORDS, _NAME, "decided").inc(reasons.total())
         for reason, count in reasons.items():
@@ -190,7 +191,7 @@ class Eligibility:
             place = about(_NAME, partition.number, record.offset)
             log.warning("computed again, the decision is another one", extra=place)
         audit = decision_audit(partition.number, record.offset, version, published, verdict.inputs)
-        self._scribe.audit(out, record, audit, progress_header(progress.header()))
+        self._scribe.decision(out, record, audit, None, progress_header(progress.header()))
 
     @staticmethod
     def _verdict(

@@ -75,24 +75,26 @@ class Scribe:
         """Where the input stands, `{topic}/{partition}/{offset}`."""
         return b"%b%d" % (self._place_head, record.offset)
 
-    def audit(
-        self, out: Outputs, record: Record, body: bytes, progress: bytes = b"", *, key: bytes | None = None
-    ) -> None:
-        """The audit record of an input, under the input's key or another one.
-
-        That of a decision has the `progress` of its partition (`progress_header`).
-        """
+    def audit(self, out: Outputs, record: Record, body: bytes, *, key: bytes | None = None) -> None:
+        """The audit record of an input, under the input's key or another one."""
         if self.written and self._is_written(topics.AUDIT.name, record.offset):
             return
         place = self._place_of(record)
-        headers = (self._audit_head, varint(len(place)), place, progress)
-        out.add(self._audit, self.partition, key or record.key, body, headers)
+        out.add(self._audit, self.partition, key or record.key, body, (self._audit_head, varint(len(place)), place))
 
-    def decision(self, out: Outputs, record: Record, body: bytes, progress: bytes) -> None:
-        """A decision, for the request's own key and partition."""
+    def decision(
+        self, out: Outputs, record: Record, audit: bytes | None, body: bytes | None, progress: bytes
+    ) -> None:
+        """A decision and its audit record, for the request's own key and partition; None is written already.
+
+        Both have the `progress` of the partition (`progress_header`).
+        """
         place = self._place_of(record)
-        headers = (self._decision_head, varint(len(place)), place, progress)
-        out.add(self._decisions, self.partition, record.key, body, headers)
+        tail = (varint(len(place)), place, progress)
+        if audit is not None:
+            out.add(self._audit, self.partition, record.key, audit, (self._audit_head, *tail))
+        if body is not None:
+            out.add(self._decisions, self.partition, record.key, body, (self._decision_head, *tail))
 
     def caused(self, out: Outputs, spec: TopicSpec, place: tuple[bytes, int], body: bytes, record: Record) -> None:
         """An event that the record causes in another of our topics, at a place there: a key and its home partition."""

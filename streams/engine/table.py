@@ -165,13 +165,12 @@ class BytesStore(rocksdb.Store):  # type: ignore[misc]
         if recent is None:
             recent = self._recent[partition] = _Recent(self.table.recent_bytes // self.table.partitions)
         found = recent.get(keys)
-        missing = [key for key, value in zip(keys, found, strict=True) if value is None]
+        missing = [at for at, value in enumerate(found) if value is None]
         if missing:
-            stored = dict(zip(missing, self._read(partition, missing), strict=True))
-            found = [stored[key] if value is None else value for key, value in zip(keys, found, strict=True)]
-            for key, value in stored.items():
+            for at, value in zip(missing, self._read(partition, [keys[at] for at in missing]), strict=True):
                 if value is not None:
-                    recent.put(key, value)
+                    found[at] = value
+                    recent.put(keys[at], value)
         return found
 
     def _read(self, partition: int, keys: list[bytes]) -> list[bytes | None]:

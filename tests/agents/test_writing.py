@@ -151,8 +151,7 @@ def test_the_workers_own_records_are_cloud_events_that_name_their_input() -> Non
     outputs = Outputs()
     Scribe("consent.changes", 3, "").audit(outputs, record(b"{}"), b"{}")
     Scribe("consent.changes", 3, "").notification(outputs, record(b"{}"), "verify", b"{}")
-    Scribe("eligibility.requests", 4, "").audit(outputs, record(b"{}"), b"{}", progress_header(b"1/2"))
-    Scribe("eligibility.requests", 5, "").decision(outputs, record(b"{}"), b"{}", progress_header(b"1/2"))
+    Scribe("eligibility.requests", 4, "").decision(outputs, record(b"{}"), b"{}", b"{}", progress_header(b"1/2"))
     for (_, partition), ((key, _, headers),) in by_place(outputs).items():
         own = dict(headers)
         assert key == b"100:565039505"
@@ -171,8 +170,10 @@ def test_the_workers_own_records_are_cloud_events_that_name_their_input() -> Non
 def test_no_header_of_the_workers_own_records_comes_twice(source: str) -> None:
     outputs = Outputs()
     scribe = Scribe(source, 3, "")
-    scribe.audit(outputs, record(b"{}"), b"{}", b"" if source == "consent.changes" else progress_header(b"1/2"))
-    scribe.decision(outputs, record(b"{}"), b"{}", progress_header(b"1/2"))
+    if source == "consent.changes":
+        scribe.audit(outputs, record(b"{}"), b"{}")
+    else:
+        scribe.decision(outputs, record(b"{}"), b"{}", b"{}", progress_header(b"1/2"))
     scribe.notification(outputs, record(b"{}"), "verify", b"{}")
     for ((_, _, headers),) in by_place(outputs).values():
         names = [name for name, _ in headers]
