@@ -43,7 +43,8 @@ class Parking(Generic[W]):
 
     def pop(self, position: int, now: float) -> W | None:
         """One whose wait is over at this position and this moment; the position is looked at first."""
-        return self._first(self._by_position, position) or self._first(self._by_deadline, now)
+        found = self._first(self._by_position, position)
+        return self._first(self._by_deadline, now) if found is None else found
 
     def _first(self, heap: list[tuple[Any, int]], bound: float) -> W | None:
         if len(heap) > 2 * len(self._waiting) + SPARE:

@@ -229,6 +229,8 @@ class RequestsLane(WritingLane[Decided]):
         self._writer = writer
         self._ends_since = ends_since
         self._tell = tell
+        #: Whose turn it is when not all can be looked at.
+        self._in_turn = deque(desks.values())
         self._alarm: asyncio.TimerHandle | None = None
         self._looking: asyncio.Handle | None = None
         self._turn = asyncio.Lock()
@@ -297,11 +299,12 @@ class RequestsLane(WritingLane[Decided]):
             return
         more = False
         try:
-            for desk in self.desks.values():
+            for desk in list(self._in_turn):
                 if self.next.is_full():
-                    # When that is written, there is room again.
+                    # When that is written, there is room again: for this one first.
                     break
                 more |= desk.look_again(self.next)
+                self._in_turn.rotate(-1)
         except Exception as exc:
             self._on_error(exc)
             return
