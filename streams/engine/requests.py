@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
@@ -231,7 +232,9 @@ class RequestsLane(WritingLane[Decided]):
         self._tell = tell
         #: Whose turn it is when not all can be looked at.
         self._in_turn = deque(desks.values())
-        self._alarm: asyncio.TimerHandle | None = None
+        self._alarm: asyncio.Handle | None = None
+        #: When it rings, in monotonic seconds.
+        self._alarm_at = math.inf
         self._looking: asyncio.Handle | None = None
         self._turn = asyncio.Lock()
         for desk in desks.values():
@@ -322,14 +325,15 @@ class RequestsLane(WritingLane[Decided]):
         if not deadlines or self.closing or self.next.is_full():
             return
         first = min(deadlines)
+        if self._alarm_at <= first:
+            return
         if self._alarm is not None:
-            if self._alarm.when() <= first:
-                return
             self._alarm.cancel()
         self._alarm = asyncio.get_running_loop().call_at(first, self._ring)
+        self._alarm_at = first
 
     def _ring(self) -> None:
-        self._alarm = None
+        self._alarm, self._alarm_at = None, math.inf
         self._look()
 
     async def close(self) -> None:

@@ -22,6 +22,7 @@ from streams.engine.requests import (
     Progress,
     RequestsLane,
 )
+from streams.loop import run
 from tests.engine.waiting import until
 from tests.memory import Memory
 from tests.written import by_place
@@ -179,6 +180,24 @@ def test_many_who_wait_for_the_same_are_answered_a_few_at_a_time_and_written_in_
         assert world.errors == []
 
     asyncio.run(scenario())
+
+
+def test_those_whose_time_is_up_at_once_are_answered_on_the_workers_own_loop() -> None:
+    async def scenario() -> None:
+        world = World()
+        await a_while()
+        for first in range(3):
+            one = Record(first, 0, b"7/%d" % (9 * first - 1), b"", ())
+            world.lane.put(Batch(0, [one], first + 1, 0.0, lambda: None, end=0))
+        await until(lambda: world.answered == [0])
+        world.lane.put(Batch(0, [Record(3, 0, b"7/-1", b"", ())], 4, 0.0, lambda: None, end=0))
+        await until(lambda: world.answered == [0, 3])
+        world.state.advance(7)
+        await until(lambda: world.answered == [0, 3, 1, 2])
+        await world.lane.close()
+        assert world.errors == []
+
+    run(scenario())
 
 
 def test_a_batch_is_acked_only_after_its_dead_letters_are_written_and_they_come_first() -> None:
