@@ -64,13 +64,11 @@ class Eligibility:
         asked: list[Asked] = []
         for record in records:
             _, _, key, value, headers = record
-            size = size_of(record) if headers else len(key or b"") + len(value or b"")
             # Nearly every record is like this; what is not is looked at again, to say what is wrong.
-            if key and value and size <= self._max_bytes and not (headers and was_forwarded(record)):
+            if key and value and (not headers or not was_forwarded(record)) and size_of(record) <= self._max_bytes:
                 request = _read_request(value)
                 if request is not None and customer_key(request["org_id"], request["customer_id"]) == key:
-                    least = 0 if request.get("min_position") is None else self._least(request)
-                    asked.append((record, request, least))
+                    asked.append((record, request, self._least(request)))
                     continue
             question = self._read_slowly(record, aside)
             if question is not None:
