@@ -103,10 +103,10 @@ class World:
         self.asked += 1
         return dict.fromkeys(partitions, self.end)
 
-    def put(self, first: int, *keys: bytes) -> None:
+    def put(self, first: int, *keys: bytes, end: int | None = None) -> None:
         records = [Record(first + at, 0, key, b"", ()) for at, key in enumerate(keys)]
         after = first + len(keys)
-        self.lane.put(Batch(0, records, after, 0.0, lambda: self.acked.append(after)))
+        self.lane.put(Batch(0, records, after, 0.0, lambda: self.acked.append(after), end))
 
     @property
     def answered(self) -> list[int]:
@@ -187,10 +187,9 @@ def test_those_whose_time_is_up_at_once_are_answered_on_the_workers_own_loop() -
         world = World()
         await a_while()
         for first in range(3):
-            one = Record(first, 0, b"7/%d" % (9 * first - 1), b"", ())
-            world.lane.put(Batch(0, [one], first + 1, 0.0, lambda: None, end=0))
+            world.put(first, b"7/%d" % (9 * first - 1), end=0)
         await until(lambda: world.answered == [0])
-        world.lane.put(Batch(0, [Record(3, 0, b"7/-1", b"", ())], 4, 0.0, lambda: None, end=0))
+        world.put(3, b"7/-1", end=0)
         await until(lambda: world.answered == [0, 3])
         world.state.advance(7)
         await until(lambda: world.answered == [0, 3, 1, 2])

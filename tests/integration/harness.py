@@ -337,28 +337,17 @@ class World:
         It says yes to a change, and tells the new settings, a moment before it goes by them. But it does so with one
         change after another: once it tells a second one, the first is in force. A setting without effect is the second.
         """
-        name = self.config.topic(topic)
-        resource = ConfigResource(ConfigResourceType.TOPIC, name)
 
-        async def alter(mark: str) -> None:
-            client = AIOKafkaAdminClient(bootstrap_servers=self.config.bootstrap_servers)
-            await client.start()
-            wanted = settings | {"segment.jitter.ms": mark}
-            try:
-                await client.alter_configs([ConfigResource(ConfigResourceType.TOPIC, name, configs=wanted)])
-                async with asyncio.timeout(PATIENCE_S):
-                    while mark != await told(client):
+        async def alter() -> None:
+            state = (await admin.describe(self.config)).topics[topic]
+            async with asyncio.timeout(PATIENCE_S), admin.connected(self.config) as client:
+                for mark in ("1", "2"):
+                    wanted = settings | {"segment.jitter.ms": mark}
+                    await client.alter_configs([ConfigResource(ConfigResourceType.TOPIC, state.name, wanted)])
+                    while (await admin.configs_of(self.config, [state]))[state.name]["segment.jitter.ms"] != mark:
                         await asyncio.sleep(POLL_S)
-            finally:
-                await client.close()
 
-        async def told(client: AIOKafkaAdminClient) -> str | None:
-            (answer,) = await client.describe_configs([resource])
-            ((_, _, _, _, entries),) = answer.resources
-            return next((value for key, value, *_ in entries if key == "segment.jitter.ms"), None)
-
-        for mark in ("1", "2"):
-            self.loop.run(alter(mark))
+        self.loop.run(alter())
 
     def close(self) -> None:
         """Forget the clients; a broker that is gone by now does not matter."""

@@ -58,8 +58,8 @@ def away(round_: Round) -> None:
     theirs = {key for key in _keys(round_) - before if b"erased-" in (key or b"")}
     assert len(theirs) == ERASED
     assert absent.stop() == 0
-    stores = [one for one in stores_in(absent.datadir, absent.name, range(round_.partitions)) if one.offset >= 0]
     # A partition that it gave up before anything was written there has nothing that could come back.
+    stores = [one for one in stores_in(absent.datadir, absent.name, range(round_.partitions)) if one.offset >= 0]
     old = {f"{one.table}-{one.partition}.db" for one in stores if one.table == topics.IDENTITIES_TABLE}
     assert old
     round_.world.configure(IDENTITIES.name, **IDENTITIES.config | FORGETFUL | COMPACTED)
