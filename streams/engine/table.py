@@ -56,7 +56,10 @@ class _RocksOptions(rocksdb.RocksDBOptions):  # type: ignore[misc]
 
     def open(self, path: Path, *, read_only: bool = False) -> rocksdict.Rdict:
         access = rocksdict.AccessType.read_only() if read_only else rocksdict.AccessType.read_write()
-        return rocksdict.Rdict(str(path), options=self.as_options(), access_type=access)
+        # Named, or files that are there already are opened with what RocksDB has noted of their options, which knows
+        # neither the cache, so that each partition would have one of its own, nor the filter.
+        options = self.as_options()
+        return rocksdict.Rdict(str(path), options=options, column_families={"default": options}, access_type=access)
 
     def as_options(self) -> rocksdict.Options:
         blocks = rocksdict.BlockBasedOptions()

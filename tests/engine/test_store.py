@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import types
 from collections.abc import Iterator
 from pathlib import Path
@@ -75,6 +76,20 @@ def test_what_was_written_is_there_after_closing_and_opening(store: BytesStore, 
     again = _reopened(store, tmp_path)
     assert again.offset(0) == 299
     assert again.get_many(0, [b"7", b"299", b"300"]) == [b"v" * 7, b"v" * 299, None]
+    asyncio.run(again.stop())
+
+
+def test_files_that_are_opened_again_have_the_shared_cache_and_filters(store: BytesStore, tmp_path: Path) -> None:
+    """What RocksDB itself remembers of its options has neither, and is what rocksdict goes by if it is let."""
+    store.write(0, [(b"a", b"1")], 1)
+    again = _reopened(store, tmp_path)
+    again.write(0, [(b"b", b"2"), (b"c", b"3")], 3)
+    db = again._db_for_partition(0)
+    db.flush()
+    assert int(db.property_value("rocksdb.block-cache-capacity")) == table_module.BLOCK_CACHE_BYTES
+    files = db.property_value("rocksdb.aggregated-table-properties")
+    counts = dict(re.findall(r"# (entries|entries for filter)=(\d+);", files))
+    assert counts["entries for filter"] == counts["entries"]
     asyncio.run(again.stop())
 
 
