@@ -10,6 +10,7 @@ import logging
 import math
 import shutil
 import time
+from collections import OrderedDict
 from collections.abc import Iterable, Iterator
 from functools import cache
 from pathlib import Path
@@ -28,8 +29,8 @@ WRITE_BUFFER_BYTES = 4 << 20
 #: A table's states as they were last read or written, for keys that are soon asked about again: looking a state up here
 #: costs a twentieth of what it costs in RocksDB.
 RECENT_BYTES = 16 << 20
-#: What one of them takes besides its value: two objects' heads, its key, its place in a dictionary.
-RECENT_OVERHEAD = 200
+#: What one of them takes besides its value: two objects' heads, its key, its place in an ordered dictionary.
+RECENT_OVERHEAD = 220
 #: Ten bits per key make one false read in a hundred; most keys of a batch exist anyway.
 BLOOM_BITS = 10
 #: Beside the offset: the seconds since 1970 up to which all that the changelog was told is in the partition's files.
@@ -84,41 +85,40 @@ _WRITE.disable_wal = True
 
 
 class _Recent:
-    """The values of one partition that were read or written lately, within a number of bytes.
+    """The values of one partition that were read or written last, within a number of bytes."""
 
-    Two generations: when the younger one has half of the room, it becomes the older one, and what nobody has asked for
-    since then goes.
-    """
-
-    __slots__ = ("_half", "_left", "_old", "_young")
+    __slots__ = ("_left", "_values")
 
     def __init__(self, room: int) -> None:
-        self._half = room // 2
-        self._left = self._half
-        self._young: dict[bytes, bytes] = {}
-        self._old: dict[bytes, bytes] = {}
+        self._left = room
+        #: Those that were not asked for longest come first.
+        self._values: OrderedDict[bytes, bytes] = OrderedDict()
 
     def get(self, keys: list[bytes]) -> list[bytes | None]:
         """The value of each key, None if it is not among them."""
-        found = list(map(self._young.get, keys))
-        for at, value in enumerate(found):
-            if value is None and (older := self._old.get(keys[at])) is not None:
-                found[at] = older
-                self.put(keys[at], older)
+        found = list(map(self._values.get, keys))
+        for key, value in zip(keys, found, strict=True):
+            if value is not None:
+                self._values.move_to_end(key)
         return found
 
     def put(self, key: bytes, value: bytes) -> None:
         """Remember a value."""
-        before = self._young.get(key)
-        self._young[key] = value
-        self._left -= len(value) + RECENT_OVERHEAD if before is None else len(value) - len(before)
-        if self._left < 0:
-            self._old, self._young, self._left = self._young, {}, self._half
+        before = self._values.get(key)
+        self._values[key] = value
+        if before is None:
+            self._left -= len(value) + RECENT_OVERHEAD
+        else:
+            self._left -= len(value) - len(before)
+            self._values.move_to_end(key)
+        while self._left < 0:
+            self._left += len(self._values.popitem(last=False)[1]) + RECENT_OVERHEAD
 
     def forget(self, key: bytes) -> None:
         """There is no such value any more."""
-        self._young.pop(key, None)
-        self._old.pop(key, None)
+        value = self._values.pop(key, None)
+        if value is not None:
+            self._left += len(value) + RECENT_OVERHEAD
 
 
 class BytesStore(rocksdb.Store):  # type: ignore[misc]
