@@ -5,6 +5,7 @@ Structs, because they are written as JSON in half the time that dictionaries tak
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -12,7 +13,7 @@ import orjson
 
 from schemas.base import WHOLE_ORG, format_instant
 from streams.domain.decisions import Verdict
-from streams.domain.orgs import Weighed
+from streams.domain.orgs import Unset, Weighed
 
 #: Fields of an input that its audit record leaves out (contract section 3).
 PRIVATE = frozenset({"identifiers", "proof"})
@@ -67,7 +68,7 @@ class _DecisionAudit(msgspec.Struct, gc=False, tag_field="record", tag="decision
     position: _Position
     settings_version: int | None
     decision: msgspec.Raw
-    inputs: list[_Input | msgspec.Raw]
+    inputs: list[_Input | msgspec.Raw] | msgspec.Raw
 
 
 class _Decision(msgspec.Struct, gc=False):
@@ -125,9 +126,15 @@ def rewritten(document: dict[str, Any]) -> bytes:
     return orjson.dumps({name: field for name, field in document.items() if name not in PRIVATE})
 
 
-def decision_audit(partition: int, offset: int, version: int | None, body: bytes, inputs: list[Weighed]) -> bytes:
+def decision_audit(partition: int, offset: int, version: int | None, body: bytes, inputs: Sequence[Weighed]) -> bytes:
     """The body of a decision's audit record: the decision as it is published, and what was weighed."""
-    weighed = [_weighed(one) for one in inputs]
+    weighed: Any
+    if type(inputs) is Unset:
+        weighed = inputs.explained
+        if weighed is None:
+            weighed = inputs.explained = msgspec.Raw(_encode([_weighed(one) for one in inputs]))
+    else:
+        weighed = [_weighed(one) for one in inputs]
     return _encode(_DecisionAudit(_Position(partition, offset), version, msgspec.Raw(body), weighed))
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from schemas.base import WHOLE_ORG
 from streams.domain.cells import OPTIN, OPTOUT, STATUS, Cell, Entry, dating, newer
-from streams.domain.orgs import Org, Place, Scope, Weighed
+from streams.domain.orgs import Org, Place, Weighed
 from streams.domain.state import ERASED, REGISTERED, State
 
 
@@ -17,7 +18,7 @@ class Verdict(NamedTuple):
     reason: str
     policy: str | None
     opt_in_type: str | None
-    inputs: list[Weighed]
+    inputs: Sequence[Weighed]
 
 
 def decide(org: Org | None, state: State | None, request: dict[str, Any]) -> Verdict:
@@ -39,23 +40,22 @@ def decide(org: Org | None, state: State | None, request: dict[str, Any]) -> Ver
         return _decide_existing(org, state, request, unit)
     if not scope.places:
         return _no("channel_not_mapped", policy)
-    return UNIFIED[policy](_weigh_all(org, state, scope, unit))
-
-
-def _no(reason: str, policy: str | None) -> Verdict:
-    return Verdict(False, reason, policy, None, [])
-
-
-def _weigh_all(org: Org, state: State | None, scope: Scope, unit: int) -> list[Weighed]:
-    """Every active profile of the scope with its effective status."""
     own = whole = _NOTHING
     if state is not None:
         own = state.cells_below(scope.part)
         if scope.org_part is not None:
             whole = state.cells_below(scope.org_part)
-    if not own and not whole:
-        return [place.unset for place in scope.places]
-    return [_weigh(org, place, unit, own.get(place.rest), whole.get(place.rest)) for place in scope.places]
+    if own or whole:
+        weighed = [_weigh(org, place, unit, own.get(place.rest), whole.get(place.rest)) for place in scope.places]
+        return UNIFIED[policy](weighed)
+    verdict: Verdict | None = scope.nothing_set
+    if verdict is None:
+        verdict = scope.nothing_set = UNIFIED[policy](scope.unset)
+    return verdict
+
+
+def _no(reason: str, policy: str | None) -> Verdict:
+    return Verdict(False, reason, policy, None, [])
 
 
 _NOTHING: dict[bytes, Cell] = {}
@@ -112,15 +112,15 @@ def _allows(profile: Weighed) -> bool:
     return profile.place.opt_in_type == "SINGLE"
 
 
-def _all_not_set(profiles: list[Weighed], policy: str) -> Verdict:
+def _all_not_set(profiles: Sequence[Weighed], policy: str) -> Verdict:
     """Domain section 4: LIBERAL sends if any type allows, RECENT and STRICT only if all do."""
-    denying = next((p.place.opt_in_type for p in profiles if not _allows(p)), None)
-    if denying is None or (policy == "liberal" and any(map(_allows, profiles))):
+    denying = [p.place.opt_in_type for p in profiles if not _allows(p)]
+    if not denying or (policy == "liberal" and len(denying) < len(profiles)):
         return Verdict(True, "not_set_allowed", policy, "SINGLE", profiles)
-    return Verdict(False, "not_set_denied", policy, denying, profiles)
+    return Verdict(False, "not_set_denied", policy, denying[0], profiles)
 
 
-def _recent(profiles: list[Weighed]) -> Verdict:
+def _recent(profiles: Sequence[Weighed]) -> Verdict:
     latest: Entry | None = None
     for profile in profiles:
         dated = profile.dated
@@ -133,7 +133,7 @@ def _recent(profiles: list[Weighed]) -> Verdict:
     return Verdict(False, "recent_opt_out", "recent", None, profiles)
 
 
-def _liberal(profiles: list[Weighed]) -> Verdict:
+def _liberal(profiles: Sequence[Weighed]) -> Verdict:
     kinds = {p.dated[1] for p in profiles if p.dated is not None}
     if not kinds:
         return _all_not_set(profiles, "liberal")
@@ -145,7 +145,7 @@ def _liberal(profiles: list[Weighed]) -> Verdict:
     return Verdict(False, "liberal_denied", "liberal", denying, profiles)
 
 
-def _strict(profiles: list[Weighed]) -> Verdict:
+def _strict(profiles: Sequence[Weighed]) -> Verdict:
     kinds = {None if p.dated is None else p.dated[1] for p in profiles}
     if kinds == {None}:
         return _all_not_set(profiles, "strict")

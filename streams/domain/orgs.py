@@ -50,16 +50,29 @@ class Weighed(NamedTuple):
     org_unit_id: int | None
 
 
-class Scope(NamedTuple):
+class Unset(tuple[Weighed, ...]):
+    """All profiles of a scope while nothing is set in any of them."""
+
+    #: Room for how an audit record says so, made once.
+    explained: Any = None
+
+
+class Scope:
     """The policy of a question (`existing`, or the unified layer's), and the active profiles mapped to its channel.
 
     `part` is what the keys of its cells begin with, `org_part` the same for the whole org's cells beside them.
     """
 
-    policy: str
-    places: tuple[Place, ...]
-    part: bytes
-    org_part: bytes | None
+    __slots__ = ("nothing_set", "org_part", "part", "places", "policy", "unset")
+
+    def __init__(self, policy: str, places: tuple[Place, ...], part: bytes, org_part: bytes | None) -> None:
+        self.policy = policy
+        self.places = places
+        self.part = part
+        self.org_part = org_part
+        self.unset = Unset(place.unset for place in places)
+        #: Room for what is decided then: of most customers nothing is known on most channels.
+        self.nothing_set: Any = None
 
 
 class Action(NamedTuple):

@@ -29,6 +29,7 @@ class UnknownFormatError(Exception):
 
 
 _HEAD = b'{"v":%d,"r":' % FORMAT_VERSION
+_REGISTRATION_AT, _ZERO = len(_HEAD), ord("0")
 _BLANK = tuple(_HEAD + b"%d}" % registration for registration in (UNREGISTERED, REGISTERED, ERASED))
 
 
@@ -42,7 +43,8 @@ class State:
         self._about: bytes | None = _BLANK[registration]
         #: Every cell as it was written: newline, key, newline, cell.
         self._cells = b""
-        self._ids = b"[]"
+        #: The last line; None while it still stands behind the cells, because nobody needs it apart.
+        self._ids: bytes | None = b"[]"
         #: Cells that were asked for, and may have been changed since.
         self._open: dict[bytes, Cell] = {}
 
@@ -55,10 +57,18 @@ class State:
             self._cells = newline + cells
         return about
 
+    def _divide_ids(self) -> bytes:
+        """Set the last line apart, and return it."""
+        ids = self._ids
+        if ids is None:
+            self._cells, _, ids = self._cells.rpartition(b"\n")
+            self._ids = ids
+        return ids
+
     @property
     def registration(self) -> int:
         """UNREGISTERED, REGISTERED or ERASED."""
-        return (self._about or self._cells)[len(_HEAD)] - ord("0")
+        return (self._about or self._cells)[_REGISTRATION_AT] - _ZERO
 
     @property
     def about(self) -> dict[str, Any]:
@@ -79,7 +89,7 @@ class State:
         """The cell with this key (`cell_key`), if there is one."""
         found = self._open.get(key)
         if found is None:
-            # No key can stand in the first line: that is not a text.
+            # No key can stand in the first line or in the last: these are not texts.
             at = self._cells.find(key)
             if at >= 0:
                 start = at + len(key)
@@ -127,6 +137,7 @@ class State:
     def cells(self) -> dict[bytes, Cell]:
         """All cells by key."""
         self._divide()
+        self._divide_ids()
         keys = [b"\n%b\n" % key for key in self._cells.split(b"\n")[1::2]]
         return {key: self.make_cell(key) for key in dict.fromkeys([*keys, *self._open])}
 
@@ -137,7 +148,7 @@ class State:
 
     def remember(self, event_id: str) -> bool:
         """Keep an event's id among the last 128; False if it is there already (domain section 2.5)."""
-        ids, own = self._ids, orjson.dumps(event_id)
+        ids, own = self._divide_ids(), orjson.dumps(event_id)
         # An id's text stands in the line whenever the id does; the reverse is made sure of.
         if own in ids and event_id in orjson.loads(ids):
             return False
@@ -167,16 +178,18 @@ class State:
 
     def ids(self) -> list[str]:
         """The remembered ids, the oldest first."""
-        ids: list[str] = orjson.loads(self._ids)
+        ids: list[str] = orjson.loads(self._divide_ids())
         return ids
 
     def encode(self) -> bytes:
         """The state as it is written."""
+        ids = self._divide_ids()
         self._close()
-        return b"%b%b\n%b" % (self._about or b"", self._cells, self._ids)
+        return b"%b%b\n%b" % (self._about or b"", self._cells, ids)
 
     def _close(self) -> None:
         """Write the open cells back into their places; whoever still holds one must not change it any more."""
+        self._divide_ids()
         cells = self._cells
         for key, cell in self._open.items():
             body = orjson.dumps(cell)
@@ -206,10 +219,12 @@ def decode_state(raw: bytes | None) -> State | None:
         return None
     if not raw.startswith(_HEAD):
         raise UnknownFormatError(f"a state begins with {raw[:20]!r}, this version reads {_HEAD!r}")
-    state = State(UNREGISTERED)
-    state._about = None
-    state._cells, _, state._ids = raw.rpartition(b"\n")
+    state = _new(State)
+    state._about, state._cells, state._ids, state._open = None, raw, None, {}
     return state
+
+
+_new = State.__new__
 
 
 def cell_key(source: str, account_id: str, channel: str, priority: str, org_unit_id: int) -> bytes:
