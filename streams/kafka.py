@@ -10,11 +10,13 @@ from functools import wraps
 from typing import Any
 
 from aiokafka import AIOKafkaConsumer
+from aiokafka.client import AIOKafkaClient, ConnectionGroup
 from aiokafka.conn import AIOKafkaConnection, CloseReason, collect_hosts, create_conn
 from aiokafka.errors import (
     IllegalSaslStateError,
     KafkaConnectionError,
     KafkaError,
+    RequestTimedOutError,
     SaslAuthenticationFailed,
     UnsupportedSaslMechanismError,
 )
@@ -77,6 +79,28 @@ def _broken_if_closed(write: Callable[..., Any]) -> Callable[..., Any]:
 
 for _name in ("send", "_send_sasl_token"):
     setattr(AIOKafkaConnection, _name, _broken_if_closed(getattr(AIOKafkaConnection, _name)))
+
+
+def send_now(client: AIOKafkaClient, node_id: int, request: Any) -> Awaitable[Any]:
+    """`client.send`, with the request on its way when this returns, if there is a connection to the node.
+
+    What it returns is to be awaited, or closed. Raises nothing before that.
+    """
+    conn = client._conns.get((node_id, ConnectionGroup.DEFAULT))
+    if conn is not None and conn.connected():
+        with suppress(KafkaError):
+            return _answer(conn, conn.send(request))
+    answer: Awaitable[Any] = client.send(node_id, request)
+    return answer
+
+
+async def _answer(conn: AIOKafkaConnection, answer: Awaitable[Any]) -> Any:
+    try:
+        return await answer
+    except TimeoutError as error:
+        # As aiokafka does: the next request gets a connection of its own.
+        conn.close(reason=CloseReason.CONNECTION_TIMEOUT)
+        raise RequestTimedOutError from error
 
 
 async def stop_consumer(consumer: AIOKafkaConsumer, stopping: Awaitable[None] | None = None) -> None:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Awaitable, Coroutine, Iterable
 from itertools import chain
+from typing import Any
 
 from aiokafka import TopicPartition
 from aiokafka.client import AIOKafkaClient
@@ -21,9 +22,9 @@ from aiokafka.protocol.transaction import InitProducerIdRequest
 
 from streams.config import Config
 from streams.engine.fencing import Place
-from streams.engine.protocol import Produce
+from streams.engine.protocol import Produce, Produced
 from streams.engine.wire import Owner, RecordBatch
-from streams.kafka import connection
+from streams.kafka import connection, send_now
 
 log = logging.getLogger(__name__)
 
@@ -255,11 +256,14 @@ class Producer:
             await self._client.force_metadata_update()
             await asyncio.sleep(PAUSE_S)
 
-    async def _send_to(self, leader: int, sents: list[Sent]) -> bool:
-        """Send batches to their leader; False if some must be sent again."""
+    def _send_to(self, leader: int, sents: list[Sent]) -> Coroutine[Any, Any, bool]:
+        """Send batches to their leader; what it returns is to be awaited: False if some must be sent again."""
+        request = Produce(((*sent.place, sent.batch.build()) for sent in sents), TIMEOUT_MS)
+        return self._outcome(sents, send_now(self._client, leader, request))
+
+    async def _outcome(self, sents: list[Sent], answer: Awaitable[list[Produced]]) -> bool:
         try:
-            request = Produce(((*sent.place, sent.batch.build()) for sent in sents), TIMEOUT_MS)
-            answers = await self._client.send(leader, request)
+            answers = await answer
         except Exception as exc:
             if _is_retriable(exc):
                 log.warning("not written yet: %r", exc)

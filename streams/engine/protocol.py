@@ -120,18 +120,24 @@ class Produce(_Request):
         return found
 
 
-class FetchAnswer(NamedTuple):
-    """What aiokafka's fetcher reads of an answer: the partitions that have records or an error."""
+class Found(NamedTuple):
+    """What the answer to a fetch says of a partition."""
 
-    topics: list[tuple[str, list[tuple[Any, ...]]]]
-    API_VERSION: int
+    #: An error code, 0 if it was read.
+    error: int
+    #: The high watermark, and where the last stable record ends.
+    end: int
+    stable: int
+    #: Transactions among the records that were aborted: producer id and first offset of each.
+    aborted: list[tuple[int, int]]
+    #: Record batches as they are stored; the last one may be cut off.
+    records: bytes
 
 
 class Fetch(_Request):
-    """Read what there is of some partitions, in this order.
+    """Read what there is of some partitions, in this order. The answer is what was found of each, by topic and number.
 
-    aiokafka's fetcher takes care of what it gets: that is only what has records, or an error. Of all others there is
-    nothing to know but how far they go.
+    `topics`: of each topic the partitions, with the offset to read from and the most bytes to read.
     """
 
     API_KEY = 1
@@ -161,24 +167,21 @@ class Fetch(_Request):
         max_bytes: int,
         isolation_level: int,
     ) -> None:
-        #: Topics, and of each partitions with the offset to read from and the most bytes to read.
-        self.topics = topics
+        self._topics = topics
         self._begin = self._BEGIN.pack(-1, max_wait_ms, min_bytes, max_bytes, isolation_level, 0, -1)
-        #: Where each partition ends that was answered without an error: high watermark and last stable offset.
-        self.ends: dict[tuple[str, int], tuple[int, int]] = {}
 
     def encode(self) -> bytes:
-        parts = [self._begin, _I32.pack(len(self.topics))]
+        parts = [self._begin, _I32.pack(len(self._topics))]
         pack = self._PARTITION.pack
-        for topic, partitions in self.topics:
+        for topic, partitions in self._topics:
             parts += (_text(topic), _I32.pack(len(partitions)))
             parts += [pack(number, -1, offset, -1, most) for number, offset, most in partitions]
         parts.append(self._END.pack(0, 0))
         return b"".join(parts)
 
-    def decode(self, buffer: BytesIO) -> FetchAnswer:
+    def decode(self, buffer: BytesIO) -> dict[tuple[str, int], Found]:
         raw = buffer.read()
-        answered: list[tuple[str, list[tuple[Any, ...]]]] = []
+        answer: dict[tuple[str, int], Found] = {}
         at = self._ANSWER.size
         (topics,) = _I32.unpack_from(raw, at)
         at += _I32.size
@@ -186,25 +189,19 @@ class Fetch(_Request):
             topic, at = _read_text(raw, at)
             (partitions,) = _I32.unpack_from(raw, at)
             at += _I32.size
-            found: list[tuple[Any, ...]] = []
             for _ in range(partitions):
-                number, error, end, stable, beginning, count = self._FOUND.unpack_from(raw, at)
+                number, error, end, stable, _, count = self._FOUND.unpack_from(raw, at)
                 at += self._FOUND.size
                 aborted = []
                 for _ in range(count):
                     aborted.append(self._ABORTED.unpack_from(raw, at))
                     at += self._ABORTED.size
-                replica, size = self._RECORDS.unpack_from(raw, at)
+                _, size = self._RECORDS.unpack_from(raw, at)
                 at += self._RECORDS.size
-                if not error:
-                    self.ends[topic, number] = end, stable
-                if error or size > 0:
-                    records = raw[at : at + size] if size > 0 else b""
-                    found.append((number, error, end, stable, beginning, aborted, replica, records))
-                at += max(size, 0)
-            if found:
-                answered.append((topic, found))
-        return FetchAnswer(answered, self.API_VERSION)
+                behind = at + size if size > 0 else at
+                answer[topic, number] = Found(error, end, stable, aborted, raw[at:behind])
+                at = behind
+        return answer
 
 
 def _read_text(raw: bytes, at: int) -> tuple[str, int]:

@@ -12,6 +12,7 @@ import asyncio
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from contextlib import suppress
 from functools import partial
+from math import inf
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +25,7 @@ from mode.utils.futures import maybe_async
 
 from streams import topics
 from streams.engine.fetching import Fetches, OnEnds
-from streams.engine.records import Batch, Record
+from streams.engine.records import Batch
 from streams.kafka import stop_consumer
 
 if TYPE_CHECKING:
@@ -33,28 +34,24 @@ if TYPE_CHECKING:
 #: One fetch request asks the broker to wait this long for data; new data answers it at once. A partition that has just
 #: been released by its lane waits for the end of the request under way, so this is short.
 FETCH_MAX_WAIT_MS = 100
-
-
-def _lean_record(_: Any, record: Any) -> Record:
-    """Instead of aiokafka's object of eleven fields for each record: the five that are used cost half of that."""
-    return _new(Record, (record.offset, record.timestamp, record.key, record.value, record.headers))
-
-
-_new = tuple.__new__
+#: Positions of partitions that nothing comes from are looked at so often.
+LOOK_S = 0.1
 
 
 class Fetched(dict[TP, list[Any]]):
-    """Records by partition, with the consumer's positions before and after the fetch took them."""
+    """Records by partition, with the consumer's positions before and after the fetch took them.
 
-    before: dict[TP, int]
-    after: dict[TP, int]
+    Positions that did not move are there too, now and then, and always those of changelogs that are read.
+    """
+
     #: When (monotonic seconds) they had arrived.
     at: float
-    #: Where the changes of a partition of requests end, where the same fetch tells; see `Batch.end`.
-    ends: dict[TP, int | None]
 
     def __init__(self) -> None:
-        self.ends = {}
+        self.before: dict[TP, int] = {}
+        self.after: dict[TP, int] = {}
+        #: Where the changes of a partition of requests end, where the same fetch tells; see `Batch.end`.
+        self.ends: dict[TP, int | None] = {}
 
 
 class ConsumerThread(driver.AIOKafkaConsumerThread):
@@ -72,10 +69,16 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
     #: The topics `consent.changes` and `eligibility.requests`, with their prefix.
     changes: str
     requests: str
-    #: Partitions of which nothing is taken for now: what was fetched of them stays with the fetcher, which then fetches
-    #: no more of them. (aiokafka's own `pause` throws away what is fetched.)
+    #: Those of the changelogs.
+    changelogs: frozenset[str]
+    #: Partitions of which nothing is taken for now: what was fetched of them is fetched again when there is room.
     held: set[TP]
     _fetches: Fetches
+    #: The partitions that Faust wants at present, and whether changelogs are among them.
+    _active: frozenset[TP] = frozenset()
+    _restores = False
+    #: When (monotonic seconds) the positions of all of them were looked at.
+    _all_looked_at = -inf
     _serving: asyncio.Task[None]
 
     async def start(self) -> None:
@@ -141,25 +144,40 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
         # After an error that it does not get over, such as a right to the group that was taken away, the coordinator
         # waits for ever to be asked; Faust never asks.
         consumer._coordinator.check_errors()
-        fetched.before = self._positions(consumer, active_partitions)
+        subscriptions = fetcher._subscriptions
         deadline = monotonic() + (timeout or 0)
-        with fetcher._subscriptions.fetch_context():
+        with subscriptions.fetch_context():
             while True:
-                for tp, result in fetcher._records.items():
-                    records = getattr(result, "_partition_records", None)
-                    if records is not None:
-                        records._consumer_record = _lean_record
-                    fetched.ends[tp] = getattr(result, "end", None)
+                # What was fetched for an assignment that ends just now may be another worker's.
+                if subscriptions.reassignment_in_progress:
+                    await subscriptions.wait_for_assignment()
                 wanted = active_partitions - self.held
-                if wanted:
-                    fetched.update(await fetcher.fetched_records(wanted, timeout=0))
+                for tp, brought in self._fetches.take(wanted).items():
+                    if brought.records:
+                        fetched[tp] = brought.records
+                    fetched.before[tp], fetched.after[tp], fetched.ends[tp] = brought[1:]
                 # Before the next fetch is sent: that waits for these to be taken.
                 fetched.at = monotonic()
-                fetched.after = self._positions(consumer, active_partitions)
-                left = deadline - monotonic()
-                if fetched or fetched.after != fetched.before or left <= 0 or not self.consumer.flow_active:
+                left = deadline - fetched.at
+                if fetched.after or left <= 0 or not self.consumer.flow_active:
+                    still = self._positions(consumer, self._looked_at(active_partitions))
+                    fetched.before, fetched.after = {**still, **fetched.before}, {**still, **fetched.after}
                     return fetched
-                await self._fetches.wait(self._assignment(consumer), left)
+                await self._fetches.wait(self._assignment(consumer), wanted, left)
+
+    def _looked_at(self, active_partitions: set[TP]) -> Iterable[TP]:
+        """The partitions whose positions are looked at even if nothing is taken of them.
+
+        Of a changelog's Faust is to hear. Others only a seek can move that went astray, which is seen soon enough.
+        """
+        if active_partitions != self._active:
+            self._active = frozenset(active_partitions)
+            self._restores = any(tp.topic in self.changelogs for tp in active_partitions)
+        now = monotonic()
+        if not self._restores and now - self._all_looked_at < LOOK_S:
+            return ()
+        self._all_looked_at = now
+        return active_partitions
 
     @staticmethod
     def _assignment(consumer: Any) -> Any:
@@ -214,17 +232,18 @@ class Consumer(driver.Consumer):
         self.engine = self.app.engine
         #: Next offset to hand out of each source partition. A partition without one hands out nothing.
         self._cursor: dict[TP, int] = {}
-        self._changelogs = frozenset(self.engine.config.topic(spec.name) for spec in topics.CHANGELOGS.values())
 
     def _is_changelog_tp(self, tp: TP) -> bool:
         """Asked for every partition of every fetch; Faust makes a set of all tables' for each answer."""
-        return tp.topic in self._changelogs
+        return tp.topic in self._thread.changelogs
 
     def _new_consumer_thread(self) -> ConsumerThread:
         thread = ConsumerThread(self, loop=self.loop, thread_loop=self.loop, beacon=self.beacon)
+        config = self.app.engine.config
         thread.on_ends = self.app.engine.fetched_ends.tell
-        thread.changes = self.app.engine.config.topic(topics.CHANGES.name)
-        thread.requests = self.app.engine.config.topic(topics.REQUESTS.name)
+        thread.changes = config.topic(topics.CHANGES.name)
+        thread.requests = config.topic(topics.REQUESTS.name)
+        thread.changelogs = frozenset(config.topic(spec.name) for spec in topics.CHANGELOGS.values())
         return thread
 
     async def getmany(self, timeout: float) -> AsyncIterator[tuple[TP, ConsumerMessage]]:  # noqa: ASYNC109
@@ -250,10 +269,9 @@ class Consumer(driver.Consumer):
                     await self.callback(message)
                     self._read_offset[tp] = message.offset
                 if fetched:
-                    # In the next turn the streams take it, in the second what it causes is handed over, in the third
-                    # that is sent; then more is asked for: what is fetched while they are at work waits longer than
-                    # what is fetched after it.
-                    for _ in range(3):
+                    # In the next turn the streams take it, in the second what it causes is sent; then more is asked
+                    # for: what is fetched while they are at work waits longer than what is fetched after it.
+                    for _ in range(2):
                         await asyncio.sleep(0)
             if not self._flows(generation) or self.should_stop or monotonic() >= until:
                 return

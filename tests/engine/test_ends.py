@@ -3,18 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import suppress
-from io import BytesIO
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from aiokafka import TopicPartition
-from aiokafka.protocol.fetch import FetchRequest, FetchResponse_v11
 
 from streams.engine import core, ends
 from streams.engine.ends import FetchedEnds
-from streams.engine.fetching import Fetches
 
 
 @pytest.fixture
@@ -146,92 +141,6 @@ def test_the_broker_is_asked_for_what_no_fetch_has_told() -> None:
     asyncio.run(scenario())
 
 
-class State:
-    """What aiokafka keeps of a partition, as far as a fetch sets it."""
-
-    def __init__(self, position: int) -> None:
-        self.position, self.has_valid_position = position, True
-        self.highwater = self.lso = -1
-
-
-class Fetcher:
-    """aiokafka's, with a broker's answer to the one fetch that is sent."""
-
-    def __init__(self, request: FetchRequest, answer: FetchResponse_v11) -> None:
-        self._records: dict[Any, Any] = {}
-        self.asked: list[str] = []
-        self._request, self._answer = request, answer
-
-    def _get_actions_per_node(self, _: Any) -> Any:
-        return [(LEADER, self._request)], {}, 0.2, False, []
-
-    async def _proc_fetch_request(self, _assignment: Any, _leader: int, request: Any) -> bool:
-        self.asked = [topic for topic, _ in request.topics]
-        for topic, partitions in request.decode(BytesIO(self._answer.encode())).topics:
-            for number, error, *_ in partitions:
-                if not error:
-                    self._records[TopicPartition(topic, number)] = SimpleNamespace()
-        return True
-
-
-def test_a_fetch_tells_where_the_changes_end_of_the_requests_that_it_brings() -> None:
-    """It asks for the changes last; what is not answered, or does not count yet, is not told."""
-
-    async def scenario() -> None:
-        topics = [
-            ("changes", [(n, 0, 9) for n in range(4)]),
-            ("others", [(0, 0, 9)]),
-            ("requests", [(n, 5, 9) for n in range(4)]),
-        ]
-        found = [
-            ("requests", [(n, 0, 8, 8, 0, [], -1, b"records") for n in range(3)] + [(3, 0, 8, 8, 0, [], -1, b"")]),
-            ("others", [(0, 0, 3, 2, 0, [], -1, b"")]),
-            (
-                "changes",
-                [(0, 0, 20, 19, 0, [], -1, b""), (1, 6, -1, -1, 0, [], -1, b""), (2, 0, 22, 22, 0, [], -1, b"x")],
-            ),
-        ]
-        fetcher: Any = Fetcher(FetchRequest(100, 1, 99, 1, topics), FetchResponse_v11(0, 0, 0, found))
-        states = {TopicPartition(topic, n): State(at) for topic, asked in topics for n, at, _ in asked}
-        states[TopicPartition("others", 0)].position = 7  # was sought meanwhile
-        told: list[Any] = []
-
-        def on_ends(leader: int, sent: float, ended: Any) -> dict[int, int]:
-            told.append((leader, dict(ended)))
-            return {number: end for number, end in ended.items() if end is not None and number != 2}
-
-        consumer: Any = SimpleNamespace(_fetcher=fetcher)
-        assignment = SimpleNamespace(active=True, state_value=states.__getitem__, tps=list(states))
-        fetches = Fetches(consumer, "changes", "requests", on_ends)
-        await fetches.wait(assignment, 1)
-        assert fetcher.asked == ["others", "requests", "changes"], "a broker reads them in this order"
-        assert told == [(LEADER, {0: 20, 1: None, 2: 22, 3: None})]
-        ends_of = {n: getattr(fetcher._records.get(TopicPartition("requests", n)), "end", None) for n in range(4)}
-        assert ends_of == {0: 20, 1: None, 2: None, 3: None}
-        assert (states[TopicPartition("changes", 0)].highwater, states[TopicPartition("changes", 0)].lso) == (20, 19)
-        assert states[TopicPartition("others", 0)].highwater == -1
-
-    asyncio.run(scenario())
-
-
-def test_requests_that_another_leader_brings_are_not_fenced_by_this_one() -> None:
-    """They may have been written after it was read where the changes end, and before that was heard of."""
-
-    async def scenario() -> None:
-        fetcher: Any = Fetcher(
-            FetchRequest(100, 1, 99, 1, [("changes", [(0, 0, 9)])]),
-            FetchResponse_v11(0, 0, 0, [("changes", [(0, 0, 20, 20, 0, [], -1, b"")])]),
-        )
-        theirs = SimpleNamespace()
-        fetcher._records[TopicPartition("requests", 0)] = theirs
-        consumer: Any = SimpleNamespace(_fetcher=fetcher)
-        assignment = SimpleNamespace(active=True, state_value=lambda _: State(0), tps=[])
-        await Fetches(consumer, "changes", "requests", lambda *_: {0: 20}).wait(assignment, 1)
-        assert not hasattr(theirs, "end")
-
-    asyncio.run(scenario())
-
-
 def test_only_a_fetch_that_counts_tells_the_ends_of_what_it_brings(clock: SimpleNamespace) -> None:
     fetched = FetchedEnds()
     assert fetched.tell(LEADER, clock.s, {0: 5, 1: 6}) == {}, "nobody asked this leader yet"
@@ -249,26 +158,3 @@ def test_where_brokers_read_in_any_order_a_fetch_counts_only_for_what_came_befor
     clock.s += 0.01
     assert fetched.tell(LEADER, clock.s, {0: 7}) == {}
     assert fetched.since({0: at}) == {0: 7}
-
-
-def test_a_cancelled_fetch_cancels_who_waits_for_it() -> None:
-    """aiokafka takes a cancellation for the end of a task of its own, and returns."""
-
-    async def scenario() -> None:
-        fetcher: Any = Fetcher(FetchRequest(100, 1, 99, 1, [("changes", [(0, 0, 9)])]), FetchResponse_v11(0, 0, 0, []))
-
-        async def fetch(*_: Any) -> bool:
-            with suppress(asyncio.CancelledError):
-                await asyncio.Event().wait()
-            return False
-
-        fetcher._proc_fetch_request = fetch
-        consumer: Any = SimpleNamespace(_fetcher=fetcher)
-        fetches = Fetches(consumer, "changes", "requests", lambda *_: {})
-        waiting = asyncio.create_task(fetches.wait(SimpleNamespace(active=True, tps=[]), 1))
-        await asyncio.sleep(0)
-        waiting.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await waiting
-
-    asyncio.run(scenario())

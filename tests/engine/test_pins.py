@@ -18,8 +18,9 @@ from typing import Any
 
 import pytest
 from aiokafka import AIOKafkaConsumer
+from aiokafka.client import AIOKafkaClient
 from aiokafka.consumer.fetcher import Fetcher
-from aiokafka.protocol.fetch import FetchRequest
+from aiokafka.consumer.subscription_state import TopicPartitionState
 from faust.app.base import App
 from faust.assignor.partition_assignor import PartitionAssignor
 from faust.stores import rocksdb
@@ -123,19 +124,9 @@ SOURCES: list[tuple[str, str, str]] = [
         "ConsumerThread.start: nothing that needs a thread",
     ),
     (
-        FETCHER + ".fetched_records",
-        "52741e8b5ba0",
-        "ConsumerThread._fetch_records: what is taken, and that positions move with it",
-    ),
-    (
-        FETCHER + "._proc_fetch_request",
-        "1d41ccbe0a61",
-        "Fetches: what it reads of a request and an answer; that it swallows a cancellation, and waits after an error",
-    ),
-    (
         FETCHER + "._fetch_requests_routine",
         "3f4d744b7fa3",
-        "Fetches._resets: looks _get_actions_per_node up on the instance; what is left to it, and when it looks again",
+        "Fetches: looks _get_actions_per_node up on the instance; finds a partition without a position when notified",
     ),
     (
         FETCHER + "._update_fetch_positions",
@@ -156,7 +147,7 @@ SOURCES: list[tuple[str, str, str]] = [
     (
         FETCHER + "._get_actions_per_node",
         "dc14ec5910ad",
-        "Fetches: what to fetch now; partitions with records that wait are not fetched, others of their node are",
+        "Fetches._resets: what comes first of what it returns is what to fetch",
     ),
     (
         FETCHER + "._create_fetch_waiter",
@@ -166,6 +157,33 @@ SOURCES: list[tuple[str, str, str]] = [
     (STATE + ":SubscriptionState.fetch_context", "4949b8bd067d", "ConsumerThread._fetch_records: counts as polling"),
     (STATE + ":Assignment.state_value", "d3f57e9a12dd", "ConsumerThread._positions: a partition's state"),
     (STATE + ":Assignment.tps", "759601f11dae", "ConsumerThread._positions: the partitions of an assignment"),
+    (STATE + ":Assignment.active", "235cb09632f3", "Fetches: whether the partitions are still read"),
+    (
+        STATE + ":TopicPartitionState.consumed_to",
+        "13304c9cc0bb",
+        "Fetches.take: moves the position, and asserts that there is one",
+    ),
+    (STATE + ":TopicPartitionState.await_reset", "9d4f8d1adcf5", "Fetches: there is no position any more"),
+    (
+        STATE + ":SubscriptionState.reassignment_in_progress",
+        "d396efe71f61",
+        "ConsumerThread._fetch_records: nothing is taken then",
+    ),
+    (
+        "aiokafka.cluster:ClusterMetadata.update_metadata",
+        "dd7b7bbbac22",
+        "Fetches._by_leader: _partitions is another object then",
+    ),
+    (
+        "aiokafka.client:AIOKafkaClient._get_conn",
+        "0e75d463824d",
+        "kafka.send_now: which connection is used, and when a new one is made",
+    ),
+    (
+        "faust.serializers.schemas:Schema.compile",
+        "7ee73d5de1cf",
+        "app.Batches: who calls what it returns, and what that must return",
+    ),
     (STATE + ":TopicPartitionState.position", "7f2039cf877c", "ConsumerThread._positions: raises unless valid"),
     (
         STATE + ":TopicPartitionState.has_valid_position",
@@ -273,7 +291,7 @@ SOURCES: list[tuple[str, str, str]] = [
     (
         "aiokafka.consumer.fetcher:PartitionRecords._unpack_records",
         "1740e2670909",
-        "transport._lean_record: what a record is made of, and by whom",
+        "fetching._unpack: does the same where nothing was aborted; and _lean: what a record is made of, and by whom",
     ),
     (
         "faust.assignor.partition_assignor:PartitionAssignor.on_assignment",
@@ -379,10 +397,13 @@ def test_the_methods_that_faust_calls_without_knowing_us_are_still_called() -> N
 ATTRIBUTES: list[tuple[Any, tuple[str, ...]]] = [
     (
         AIOKafkaConsumer,
-        ("_isolation_level", "_fetch_max_wait_ms", "_subscription", "_fetcher", "_closed", "_coordinator"),
+        ("_isolation_level", "_fetch_max_wait_ms", "_subscription", "_fetcher", "_client", "_closed", "_coordinator"),
     ),
-    (Fetcher, ("_subscriptions", "_closed", "_fetch_waiters", "_records", "_in_flight", "_client", "_fetcher_timeout")),
-    (FetchRequest, ("_max_wait_ms", "_min_bytes", "_max_bytes", "_isolation_level")),
+    (Fetcher, ("_subscriptions", "_closed", "_fetch_waiters", "_fetcher_timeout", "_retry_backoff")),
+    (Fetcher, ("_fetch_max_wait_ms", "_fetch_min_bytes", "_fetch_max_bytes", "_max_partition_fetch_bytes")),
+    (Fetcher, ("_isolation_level", "_default_reset_strategy", "_wait_consume_future")),
+    (TopicPartitionState, ("_position", "_paused", "highwater", "lso")),
+    (AIOKafkaClient, ("_conns", "cluster")),
     (
         faust_consumer.Consumer,
         ("_acked", "_acked_index", "_buffered_partitions", "_read_offset", "_committed_offset", "_unacked_messages"),

@@ -40,6 +40,8 @@ class Broker:
         self.ids = 0
         self.updates = 0
         self.leaders: dict[int, int] = {}
+        #: No connection to write to at once.
+        self._conns: dict[Any, Any] = {}
         self.cluster = SimpleNamespace(leader_for_partition=lambda tp: self.leaders.get(tp.partition, LEADER))
 
     async def send(self, _: int, request: Any) -> Any:
