@@ -52,6 +52,32 @@ class App(faust.App):  # type: ignore[misc]
     engine: Engine
 
 
+class Batches(faust.Schema):  # type: ignore[misc]
+    """What a message of the transport holds, a list of batches: handed on as it is."""
+
+    def compile(self, app: Any, **_: Any) -> Callable[..., Awaitable[Any]]:
+        async def decode(message: Any, **_: Any) -> Any:
+            return app.create_event(None, message.value, None, message)
+
+        return decode
+
+
+class Unwatched(faust.Monitor):  # type: ignore[misc]
+    """Without Faust's own statistics of messages, which nobody reads: ours are in `streams.metrics`."""
+
+    def on_message_in(self, *_: Any) -> None:
+        """Nothing."""
+
+    def on_stream_event_in(self, *_: Any) -> None:
+        """Nothing."""
+
+    def on_stream_event_out(self, *_: Any) -> None:
+        """Nothing."""
+
+    def on_message_out(self, *_: Any) -> None:
+        """Nothing."""
+
+
 class Lanes:
     """Makes the lanes of an assignment from the agents' parts. `url` is where customers find this worker."""
 
@@ -208,6 +234,7 @@ def make_app(config: Config, engine: Engine, url: str, deletions_kept_s: Mapping
         topic_allow_declare=False,
         topic_disable_leader=True,
         PartitionAssignor=Assignor,
+        Monitor=Unwatched,
         table_standby_replicas=config.standby_replicas,
         consumer_auto_offset_reset="earliest",
         consumer_group_instance_id=config.instance_id or None,
@@ -250,7 +277,7 @@ def _add_agents(app: App, config: Config) -> None:
         return hand_over
 
     for spec in topics.SOURCES:
-        source = app.topic(config.topic(spec.name), value_serializer="raw", key_serializer="raw")
+        source = app.topic(config.topic(spec.name), schema=Batches())
         app.agent(source, name=spec.name)(agent(spec.name))
 
     def on_pressure(tp: TP, full: bool) -> None:
@@ -258,4 +285,3 @@ def _add_agents(app: App, config: Config) -> None:
 
     engine.on_pressure = on_pressure
     engine.lease = lambda: app.consumer.holds_lease
-

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import cache
 from typing import TypeVar
 
-from prometheus_client import Counter, Gauge, Histogram
+from prometheus_client import REGISTRY, Counter, Gauge, Histogram, Metric
 
 _Metric = TypeVar("_Metric", Counter, Gauge, Histogram)
 
@@ -15,6 +15,30 @@ _Metric = TypeVar("_Metric", Counter, Gauge, Histogram)
 def of(metric: _Metric, *labels: str | int) -> _Metric:
     """The metric for these labels; finding it costs more than counting, so it is found once."""
     return metric.labels(*labels)
+
+
+class _Counted:
+    """Counts that Prometheus's counters are told when it asks for them: until then each is one addition."""
+
+    def __init__(self) -> None:
+        self.counts: dict[Counter, int] = {}
+
+    def collect(self) -> Iterable[Metric]:
+        """Bring the counters up to date; it has to be registered before them."""
+        while self.counts:
+            counter, count = self.counts.popitem()
+            counter.inc(count)
+        return ()
+
+
+_counted = _Counted()
+REGISTRY.register(_counted)
+
+
+def count(counter: Counter, more: int = 1) -> None:
+    """Count so many more; only on the event loop, which Prometheus is answered on too."""
+    counts = _counted.counts
+    counts[counter] = counts.get(counter, 0) + more
 
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
@@ -62,5 +86,5 @@ RATE_LIMITED = Counter("consent_rate_limited_requests", "HTTP requests beyond th
 
 def count_records(topic: str, outcomes: Mapping[str, int]) -> None:
     """So many more records of a topic were read with each outcome."""
-    for outcome, count in outcomes.items():
-        of(RECORDS, topic, outcome).inc(count)
+    for outcome, more in outcomes.items():
+        count(of(RECORDS, topic, outcome), more)

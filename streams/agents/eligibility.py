@@ -171,9 +171,9 @@ class Eligibility:
                 audit = decision_audit(number, offset, version, body, verdict.inputs)
             self._scribe.decision(out, record, audit, body, mark)
             answers.append((offset, body))
-        metrics.of(metrics.RECORDS, _NAME, "decided").inc(reasons.total())
+        metrics.count_records(_NAME, {"decided": reasons.total()})
         for reason, count in reasons.items():
-            metrics.of(metrics.DECISIONS, reason).inc(count)
+            metrics.count(metrics.of(metrics.DECISIONS, reason), count)
         return answers
 
     def explain(self, partition: Partition, record: Record, published: bytes, progress: Progress, out: Outputs) -> None:

@@ -43,6 +43,9 @@ class Checkpoint:
     batches: list[Batch] = field(default_factory=list)
     records: int = 0
     bytes: int = 0
+    #: Seconds that reading states and applying changes took.
+    read_s: float = 0.0
+    apply_s: float = 0.0
     since: float = field(default_factory=time.monotonic)
 
     def is_empty(self) -> bool:
@@ -123,7 +126,6 @@ class TableLane(WritingLane[Checkpoint]):
         return partition, applier, todo
 
     def _end(self, partition: Partition, batch: Batch) -> None:
-        metrics.of(metrics.BATCH, self.name).observe(len(batch.records))
         # Behind the last record there may be transaction markers.
         partition.advance(batch.next_offset)
         self.next.batches.append(batch)
@@ -131,11 +133,11 @@ class TableLane(WritingLane[Checkpoint]):
 
     def _apply_some(self, partition: Partition, applier: Applier, records: list[Record]) -> int:
         """Apply records until the next checkpoint is full, or for long enough; returns how many."""
-        at = time.monotonic()
+        began = time.monotonic()
         checkpoint = self.next
         records = records[: min(APPLY_AT_ONCE, checkpoint.most_records - checkpoint.records)]
         view = View(partition, keys_of(records))
-        at = self._observe("read", at)
+        read = time.monotonic()
         done = 0
         for record in records:
             applier.apply(view, record, checkpoint.outputs)
@@ -147,7 +149,8 @@ class TableLane(WritingLane[Checkpoint]):
         checkpoint.partitions.add(partition.number)
         checkpoint.records += done
         checkpoint.bytes += view.size
-        self._observe("apply", at)
+        checkpoint.read_s += read - began
+        checkpoint.apply_s += time.monotonic() - read
         return done
 
     async def write(self, checkpoint: Checkpoint) -> bool:
@@ -176,6 +179,9 @@ class TableLane(WritingLane[Checkpoint]):
             partition, _ = self._partitions[batch.partition]
             partition.written = max(partition.written, batch.next_offset)
             metrics.of(metrics.CHECKPOINT_AT, batch.partition).set_to_current_time()
+        metrics.of(metrics.BATCH, self.name).observe(checkpoint.records)
+        metrics.of(metrics.STEP, self.name, "read").observe(checkpoint.read_s)
+        metrics.of(metrics.STEP, self.name, "apply").observe(checkpoint.apply_s)
         self._observe("total", checkpoint.since)
         return True
 

@@ -275,21 +275,20 @@ class RequestsLane(WritingLane[Decided]):
     def _received(self, opened: Open) -> None:
         self.next.parts.append((opened, 1))
         if opened.batch.end is not None:
-            metrics.of(metrics.FENCES, "same fetch").inc()
+            metrics.count(metrics.of(metrics.FENCES, "same fetch"))
 
     def _take_in(self) -> list[tuple[Desk, Open, list[Record]]]:
         """Waiting batches, enough to be decided in one go, unless too many wait for the state already."""
         taken = []
         count = 0
-        while self._has_place() and count < MOST_AT_ONCE and (batch := self.take()) is not None:
+        has_place = all(desk.has_place() for desk in self.desks.values())
+        while has_place and count < MOST_AT_ONCE and (batch := self.take()) is not None:
             desk = self.desks[batch.partition]
             opened, records = desk.accept(batch)
             taken.append((desk, opened, records))
             count += len(records)
+            has_place = desk.has_place()
         return taken
-
-    def _has_place(self) -> bool:
-        return all(desk.has_place() for desk in self.desks.values())
 
     def _look_soon(self) -> None:
         """The state has moved on: look at those who wait, once for all partitions that it moved in this turn."""
@@ -365,13 +364,13 @@ class RequestsLane(WritingLane[Decided]):
         if self._waiting:
             # There may be place again.
             self.wake()
-        for number, desk in self.desks.items():
+        for desk in self.desks.values():
             desk.settle()
-            answered = group.answered.get(number)
-            if answered:
-                self._tell(number, answered)
-                metrics.of(metrics.BATCH, "eligibility.requests").observe(len(answered))
-                metrics.of(metrics.CHECKPOINT_AT, number).set_to_current_time()
+        for number, answered in group.answered.items():
+            self._tell(number, answered)
+            metrics.of(metrics.CHECKPOINT_AT, number).set_to_current_time()
+        if group.records:
+            metrics.of(metrics.BATCH, "eligibility.requests").observe(group.records)
         return True
 
     @staticmethod
