@@ -71,9 +71,11 @@ class Kafka:
             try:
                 by_partition = {tp.partition: future.result(CALL_S).offset for tp, future in found.items()}
             except KafkaException as error:
-                # A topic just created has no leader for a moment, here or in librdkafka's view of the cluster.
+                # A topic just created has no leader for a moment, here or in librdkafka's view of the cluster, which
+                # this brings up to date.
                 if time.monotonic() > deadline:
                     raise BenchError(f"the end of {topic} cannot be read: {error}") from error
+                self._admin.list_topics(topic, timeout=CALL_S)
                 time.sleep(POLL_S)
             else:
                 return [by_partition[p] for p in range(self.partitions)]

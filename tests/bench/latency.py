@@ -45,6 +45,8 @@ class Latency:
     """Milliseconds from produce to output, under a load and (lone) without; and until opt-outs were enforced."""
 
     rate: float
+    #: So much of it was worked off while it came; 1 is all.
+    kept: float
     p50: float
     p99: float
     lone_p50: float
@@ -66,18 +68,18 @@ def sustained(system: System, rate: float, seconds: float) -> float:
         return put_under_load(system.kafka, worker, route, answers, rate, seconds).kept_up
 
 
-def product_latency(system: System, rate: float, seconds: float) -> Latency:
-    """The product, with changes among the requests."""
+def product_latency(system: System, rate: float, seconds: float, *, must_keep: bool = True) -> Latency:
+    """The product, with changes among the requests. Raises BenchError for a load that it must keep and does not."""
     with _product(system) as (worker, route, answers):
         lone = _lone(system.kafka, worker, route, answers, LONE_REQUESTS)
         url = worker.url()
         before = _enforced(url)
         seen = put_under_load(system.kafka, worker, route, answers, rate, seconds)
         after = _enforced(url)
-    _kept(route, rate, seen)
+    kept = _kept(route, rate, seen, must_keep=must_keep)
     during = {bound: count - before.get(bound, 0) for bound, count in after.items()}
     bounds = [_bound(during, 0.5), _bound(during, 0.99)]
-    return Latency(seen.rate, seen.quantile(0.5), seen.quantile(0.99), median(lone), *bounds)
+    return Latency(seen.rate, kept, seen.quantile(0.5), seen.quantile(0.99), median(lone), *bounds)
 
 
 def echo_latency(kafka: Kafka, folder: Path, rate: float, seconds: float) -> Latency:
@@ -92,8 +94,8 @@ def echo_latency(kafka: Kafka, folder: Path, rate: float, seconds: float) -> Lat
     with _answers(kafka, route) as answers, Worker("echo", command, {}, folder / "echo.log") as worker:
         lone = _lone(kafka, worker, route, answers, LONE_REQUESTS)
         seen = put_under_load(kafka, worker, route, answers, rate, seconds)
-    _kept(route, rate, seen)
-    return Latency(seen.rate, seen.quantile(0.5), seen.quantile(0.99), median(lone))
+    kept = _kept(route, rate, seen)
+    return Latency(seen.rate, kept, seen.quantile(0.5), seen.quantile(0.99), median(lone))
 
 
 @contextmanager
@@ -139,12 +141,16 @@ def _lone(kafka: Kafka, worker: Worker, route: Route, answers: Consumer, request
     return times[LONE_WARMUP:]
 
 
-def _kept(route: Route, rate: float, seen: Seen) -> None:
-    """A load that was not sent, or not worked off while it came, is not the one that the table would claim."""
+def _kept(route: Route, rate: float, seen: Seen, *, must_keep: bool = True) -> float:
+    """The share of a load that was worked off while it came.
+
+    A load that was not sent, or must be worked off and was not, is not the one that the table would claim.
+    """
     if seen.rate < rate * LEAST_OF_RATE:
         raise BenchError(f"{route.name}: the generator reached {seen.rate:.0f} of {rate:.0f} records per second")
-    if seen.kept_up < rate * LEAST_OF_RATE:
+    if must_keep and seen.kept_up < rate * LEAST_OF_RATE:
         raise BenchError(f"{route.name}: {rate:.0f} records per second are more than it can do: {seen.kept_up:.0f}")
+    return min(seen.kept_up / seen.rate, 1.0)
 
 
 def _enforced(url: str) -> Enforced:

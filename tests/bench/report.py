@@ -114,16 +114,17 @@ def _ratios(results: Results, peer: str) -> Iterator[str]:
 
 
 def _latency(results: Results) -> Table:
-    columns = ("records/s", "p50", "p99", "lone p50", "opt-outs enforced, p50", "p99")
+    columns = ("records/s", "worked off", "p50", "p99", "lone p50", "opt-outs enforced, p50", "p99")
     table = _table("Produce to output, milliseconds", "", *columns)
     for name, it in results.latency.items():
         times = (it.p50, it.p99, it.lone_p50)
         enforced = ("" if bound is None else f"< {bound:g}" for bound in (it.enforced_p50, it.enforced_p99))
-        table.add_row(TITLES[name], f"{it.rate:,.0f}", *(f"{time:.1f}" for time in times), *enforced)
+        load = (f"{it.rate:,.0f}", f"{it.kept:.0%}")
+        table.add_row(TITLES[name], *load, *(f"{time:.1f}" for time in times), *enforced)
     if {PRODUCT, "echo"} <= results.latency.keys():
         ours, floor = results.latency[PRODUCT], results.latency["echo"]
         ratios = (ours.p50 / floor.p50, ours.p99 / floor.p99, ours.lone_p50 / floor.lone_p50)
-        table.add_row(f"ratio to {TITLES['echo']}", "", *(f"{ratio:.1f}x" for ratio in ratios))
+        table.add_row(f"ratio to {TITLES['echo']}", "", "", *(f"{ratio:.1f}x" for ratio in ratios))
     return table
 
 

@@ -95,7 +95,8 @@ def _latency(plan: Plan, system: System, results: Results) -> None:
         ours.append(product_latency(system, rate, seconds))
     results.latency = {"echo": middle(floor), PRODUCT: middle(ours)}
     say(f"latency at {whole * HEAVY_LOAD:.0f} records per second: {PRODUCT}")
-    results.latency[HEAVY] = product_latency(system, whole * HEAVY_LOAD, seconds)
+    # What is sustained was measured once: where the machine is slower now, that is told and the other stages go on.
+    results.latency[HEAVY] = product_latency(system, whole * HEAVY_LOAD, seconds, must_keep=False)
 
 
 def _sustained(asked: float, system: System, seconds: float) -> float:
