@@ -248,7 +248,9 @@ class Fetches:
         elif error is TopicAuthorizationFailedError:
             raise error(tp.topic)
         else:
-            log.warning("%s-%d is not read yet: %s", *tp, error.__name__)
+            # That a partition has moved is no news but to who looks for it.
+            level = logging.DEBUG if error.invalid_metadata else logging.WARNING
+            log.log(level, "%s-%d is not read yet: %s", *tp, error.__name__)
             self._client.force_metadata_update()
 
 
