@@ -25,6 +25,8 @@ from aiokafka.protocol.metadata import MetadataRequest
 from streams.certificates import check_readable, load_pair
 from streams.config import SASL_MECHANISMS, Config, ConfigError
 
+#: The leader of a partition that is not known, and of one that has none.
+NO_LEADER = (None, -1)
 REFUSAL_S = 2.0  # a broker that lets us in or does not says so in milliseconds
 
 

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from schemas.base import WHOLE_ORG
 from streams.domain.cells import OPTIN, OPTOUT, STATUS, Cell, Entry, dating, newer
-from streams.domain.orgs import Org, Place, Weighed
+from streams.domain.orgs import Org, Place, Unset, Weighed
 from streams.domain.state import ERASED, REGISTERED, State
 
 
@@ -50,7 +50,7 @@ def decide(org: Org | None, state: State | None, request: dict[str, Any]) -> Ver
         return UNIFIED[policy](weighed)
     verdict: Verdict | None = scope.nothing_set
     if verdict is None:
-        verdict = scope.nothing_set = UNIFIED[policy](scope.unset)
+        verdict = scope.nothing_set = UNIFIED[policy](Unset(place.unset for place in scope.places))
     return verdict
 
 

@@ -63,15 +63,14 @@ class Scope:
     `part` is what the keys of its cells begin with, `org_part` the same for the whole org's cells beside them.
     """
 
-    __slots__ = ("nothing_set", "org_part", "part", "places", "policy", "unset")
+    __slots__ = ("nothing_set", "org_part", "part", "places", "policy")
 
     def __init__(self, policy: str, places: tuple[Place, ...], part: bytes, org_part: bytes | None) -> None:
         self.policy = policy
         self.places = places
         self.part = part
         self.org_part = org_part
-        self.unset = Unset(place.unset for place in places)
-        #: Room for what is decided then: of most customers nothing is known on most channels.
+        #: Room for what is decided while nothing is set, as it is for most customers on most channels.
         self.nothing_set: Any = None
 
 

@@ -15,7 +15,7 @@ from time import monotonic
 from typing import Any, NamedTuple
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
-from aiokafka.consumer.fetcher import PartitionRecords
+from aiokafka.consumer.fetcher import READ_COMMITTED, PartitionRecords
 from aiokafka.errors import (
     CorruptRecordException,
     KafkaError,
@@ -28,14 +28,12 @@ from aiokafka.record.memory_records import MemoryRecords
 
 from streams.engine.protocol import Fetch, Found
 from streams.engine.records import Record
-from streams.kafka import send_now
+from streams.kafka import NO_LEADER, send_now
 
 log = logging.getLogger(__name__)
 
 #: Pause between two looks at whether there is something to fetch again.
 LOOK_S = 0.02
-#: The leader of a partition that is not known, and of one that has none.
-_NO_LEADER = (None, -1)
 
 #: Told who was asked for the ends of partitions of `consent.changes`, when, and the answers; says which of them count.
 OnEnds = Callable[[int, float, Mapping[int, int | None]], Mapping[int, int]]
@@ -124,8 +122,8 @@ class Fetches:
         if len(requests) == 1 and not self._under_way:
             await self._fetch(assignment, *requests[0])
             return
-        for leader, topics, asked in requests:
-            fetch = self._fetch(assignment, leader, topics, asked)
+        for leader, request, asked in requests:
+            fetch = self._fetch(assignment, leader, request, asked)
             self._under_way[leader] = asyncio.create_task(fetch, name="fetch")
         if self._under_way:
             tasks = self._under_way.values()
@@ -137,11 +135,10 @@ class Fetches:
         for leader in [leader for leader, fetch in self._under_way.items() if fetch.done()]:
             self._under_way.pop(leader).result()
 
-    def _to_send(
-        self, assignment: Any, wanted: Set[TopicPartition]
-    ) -> list[tuple[int, list[tuple[str, list[tuple[int, int, int]]]], Asked]]:
+    def _to_send(self, assignment: Any, wanted: Set[TopicPartition]) -> list[tuple[int, Fetch, Asked]]:
         """Leaders that nothing is under way to, and what to ask of each."""
-        most = self._fetcher._max_partition_fetch_bytes
+        fetcher = self._fetcher
+        most = fetcher._max_partition_fetch_bytes
         requests = []
         for leader, planned in self._by_leader(assignment, wanted).items():
             if leader in self._under_way:
@@ -160,7 +157,14 @@ class Fetches:
                 if partitions:
                     topics.append((topic, partitions))
             if asked:
-                requests.append((leader, topics, asked))
+                request = Fetch(
+                    topics,
+                    max_wait_ms=fetcher._fetch_max_wait_ms,
+                    min_bytes=fetcher._fetch_min_bytes,
+                    max_bytes=fetcher._fetch_max_bytes,
+                    isolation_level=fetcher._isolation_level,
+                )
+                requests.append((leader, request, asked))
         return requests
 
     def _by_leader(self, assignment: Any, wanted: Set[TopicPartition]) -> dict[int, Topics]:
@@ -177,7 +181,7 @@ class Fetches:
         order = {self._requests: 1, self._changes: 2}
         for tp in sorted(wanted & assignment.tps, key=lambda tp: (order.get(tp.topic, 0), tp)):
             leader = self._client.cluster.leader_for_partition(tp)
-            if leader in _NO_LEADER:
+            if leader in NO_LEADER:
                 is_complete = False
             else:
                 plan.setdefault(leader, {}).setdefault(tp.topic, []).append((tp, assignment.state_value(tp)))
@@ -189,18 +193,8 @@ class Fetches:
             self._client.force_metadata_update()
         return self._plan
 
-    async def _fetch(
-        self, assignment: Any, leader: int, topics: list[tuple[str, list[tuple[int, int, int]]]], asked: Asked
-    ) -> None:
+    async def _fetch(self, assignment: Any, leader: int, request: Fetch, asked: Asked) -> None:
         """One fetch: what came of it can be taken then."""
-        fetcher = self._fetcher
-        request = Fetch(
-            topics,
-            max_wait_ms=fetcher._fetch_max_wait_ms,
-            min_bytes=fetcher._fetch_min_bytes,
-            max_bytes=fetcher._fetch_max_bytes,
-            isolation_level=fetcher._isolation_level,
-        )
         sent = monotonic()
         answer: dict[tuple[str, int], Found] = {}
         try:
@@ -222,7 +216,7 @@ class Fetches:
                 end = ends.get(tp.partition) if tp.topic == self._requests else None
                 self._arrived[tp] = _Arrived(assignment, state, offset, found, end)
         if is_refused and not self._arrived:
-            await asyncio.sleep(fetcher._retry_backoff)
+            await asyncio.sleep(self._fetcher._retry_backoff)
 
     def _tell(
         self, leader: int, sent: float, asked: Asked, answer: Mapping[tuple[str, int], Found]
@@ -263,7 +257,7 @@ def _unpack(tp: TopicPartition, found: Found, offset: int) -> tuple[list[Record]
     if not batches.has_next():
         raise RecordTooLargeError(f"{tp.topic}-{tp.partition}: the record at {offset} is larger than a fetch")
     if found.aborted:
-        left = PartitionRecords(tp, batches, found.aborted, offset, None, None, True, 1)
+        left = PartitionRecords(tp, batches, found.aborted, offset, None, None, True, READ_COMMITTED)
         left._consumer_record = _lean
         return list(left), left.next_fetch_offset
     records: list[Record] = []

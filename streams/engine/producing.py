@@ -24,7 +24,7 @@ from streams.config import Config
 from streams.engine.fencing import Place
 from streams.engine.protocol import Produce, Produced
 from streams.engine.wire import Owner, RecordBatch
-from streams.kafka import connection, send_now
+from streams.kafka import NO_LEADER, connection, send_now
 
 log = logging.getLogger(__name__)
 
@@ -36,8 +36,6 @@ PAUSE_S = 0.1
 MOST_UNDER_WAY = 3
 #: Records are numbered with 31 bits, round and round.
 _LAST_NUMBER = (1 << 31) - 1
-#: The leader of a partition that is not known, and of one that has none.
-_NO_LEADER = (None, -1)
 
 
 class Numbers:
@@ -191,7 +189,7 @@ class Producer:
         complete = True
         for sent in sents:
             leader = self._client.cluster.leader_for_partition(TopicPartition(*sent.place))
-            if leader in _NO_LEADER:
+            if leader in NO_LEADER:
                 self._client.add_topic(sent.place[0])
                 complete = False
             elif sent.batch.is_signed or self._own is not None or not sent.numbers.is_own:
