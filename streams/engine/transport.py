@@ -261,9 +261,9 @@ class Consumer(driver.Consumer):
                     yield restored
                     if not self._flows(generation):
                         return
-                if not self._flows(generation):
-                    return
                 for tp, batches in self._batches(fetched, active).items():
+                    if not self._flows(generation):
+                        return
                     self._cursor.update((TP(tp.topic, batch.partition), batch.next_offset) for batch in batches)
                     message = self._message(tp, batches[0].next_offset - 1, batches)
                     await self.callback(message)
@@ -403,7 +403,12 @@ class Consumer(driver.Consumer):
         return None if cursor is None or end is None else max(0, end - cursor)
 
     async def perform_seek(self) -> None:
-        """Start every source partition where the engine says: at the state's own position, not at the commit."""
+        """Start every source partition where the engine says: at the state's own position, not at the commit.
+
+        Nothing is handed out until the flow is resumed, which Faust does next: before that it empties the streams'
+        queues, and what was in them would be lost, for it is behind the cursor.
+        """
+        self.stop_flow()
         sources = [tp for tp in self.assignment() if not self._is_changelog_tp(tp)]
         committed = await self._thread.committed(sources)
         # The assignment that brought us here is as good a sign of life as a heartbeat.

@@ -63,7 +63,7 @@ def planted(sound: History, plant: Plant, check: Check) -> set[tuple[str, str]]:
 @either_way
 def test_a_round_that_nobody_hurt_has_no_violations_and_something_to_look_at(sound: History, check: Check) -> None:
     report = check(sound)
-    assert not report.violations, report
+    assert not report.violations, str(report)
     assert all(report.counts[what] for what in ("changes", "decisions", "audits", "dead letters", "stores", "exits"))
     assert "0 violations" in str(report)
 
@@ -237,7 +237,7 @@ def test_a_request_that_was_forwarded_twice_is_counted_apart_and_answered_once(s
     log.append(copied._replace(offset=10**6))
     report = check(replace(history, sent=()))
     assert report.forwarded_twice == 1
-    assert not report.violations, report
+    assert not report.violations, str(report)
     place = f"/{copied.partition}/{copied.offset}"
     decision = history.read(DECISIONS)[some(history, DECISIONS, lambda r: (r.header("ce_id") or "").endswith(place))]
     headers = tuple((name, _moved(name, value)) for name, value in decision.headers)
@@ -257,7 +257,7 @@ def test_the_report_names_the_invariant_the_kind_and_the_place(sound: History) -
 def test_what_processes_read_and_check_by_themselves_comes_to_the_same(unhurt: tuple[Round, History]) -> None:
     round_, sound = unhurt
     report = conclude(sound, check_shares(round_.shares()))
-    assert not report.violations, report
+    assert not report.violations, str(report)
     assert report.counts == check(sound).counts
     # Last of all tests, for the topics stay changed: one decision is there twice, another was never asked for.
     first, second, *_ = sound.read(DECISIONS)

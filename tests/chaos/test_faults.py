@@ -43,13 +43,13 @@ def _broken_by(make_round: MakeRound, faults: list[Fault]) -> None:
         for fault in faults:
             fault.do(round_)
         report = round_.finish()
-    assert not report.violations, report
+    assert not report.violations, str(report)
 
 
 def test_a_fault_of_each_kind_after_another_leaves_thousands_of_decisions_right(make_round: MakeRound) -> None:
     with make_round(SEED, BulkRound) as round_:
         report = run_bulk(round_, [FAULTS[name] for name in OF_EACH_KIND], lambda *_: None)
-    assert not report.violations, report
+    assert not report.violations, str(report)
     assert report.counts["decisions"] > 5_000, report
 
 

@@ -32,7 +32,7 @@ def faults(doc: Doc, event: Doc, told: Told, body: Doc) -> list[str]:
     if text is not None:
         wanted["text"] = _filled(doc, event, text, body)
     found = [f"{field} {body[field]!r}, should be {value!r}" for field, value in wanted.items() if body[field] != value]
-    if text is None and (body["language"] != "en" or body["link"] not in body["text"]):
+    if text is None and (body["language"] != "en" or (body["link"] or "no link") not in body["text"]):
         found.append(f"built-in text: {body['text']!r}")
     token, link = body["token"], body["link"]
     if (token is not None, link is not None) != (kind == "verify",) * 2 or (link or "").split("/")[-1] != (token or ""):
