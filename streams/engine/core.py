@@ -22,7 +22,7 @@ from streams.engine.fencing import Fences
 from streams.engine.lane import Lane
 from streams.engine.outputs import Writer
 from streams.engine.partition import Partition
-from streams.engine.records import Batch
+from streams.engine.records import Batch, Joints, LostError
 from streams.engine.table import BytesStore
 from streams.engine.tail import LogReader
 from streams.logs import about
@@ -98,6 +98,7 @@ class Engine:
         self.opener: Opener
         self.tables = Tables({}, {})
         self._lanes: dict[str, Lane] = {}
+        self._joints = Joints({})
         #: Set with the error that ends the worker.
         self.failed: asyncio.Future[BaseException] = asyncio.get_running_loop().create_future()
         #: Buffer hooks of the consumer, by "is full".
@@ -181,6 +182,7 @@ class Engine:
         self.tables = tables
         for source, opened in tables.by_source():
             starts[source] = {number: partition.applied for number, partition in opened.items()}
+        self._joints = Joints({(name, number): at for name, own in starts.items() for number, at in own.items()})
         for lane in self._lanes.values():
             lane.start()
         metrics.OWNED.set(len(numbers))
@@ -264,8 +266,16 @@ class Engine:
     def put(self, topic: str, batches: Iterable[Batch]) -> None:
         """Queue batches of a source topic; one of a partition that is not open is left to its owner."""
         lane = self._lanes.get(topic)
-        if lane is not None:
-            lane.put(*(batch for batch in batches if batch.partition in self.tables.customers))
+        if lane is None:
+            return
+        own = [batch for batch in batches if batch.partition in self.tables.customers]
+        try:
+            for batch in own:
+                self._joints.check(topic, batch)
+        except LostError as exc:
+            self.fail(exc)
+        else:
+            lane.put(*own)
 
     async def ends_of_changes(self, partitions: Iterable[int]) -> Mapping[int, int]:
         """The ends of partitions of `consent.changes`, asked of the broker now; one that is away is waited for."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -57,18 +57,41 @@ class Arrivals:
         return first < record.offset
 
 
+class LostError(Exception):
+    """Records were lost on their way through this process: it must not go on, and a restart reads them again."""
+
+
+class Joints:
+    """Holds each partition's batches to follow one another without a gap, from where they are to start.
+
+    Between the consumer and the engine they pass queues that Faust empties when it sees fit.
+    """
+
+    def __init__(self, starts: Mapping[tuple[str, int], int]) -> None:
+        self._next = dict(starts)
+
+    def check(self, topic: str, batch: Batch) -> None:
+        """The next batch of a topic's partition. Raises LostError if it does not join what came before."""
+        expected = self._next[topic, batch.partition]
+        if batch.first_offset > expected:
+            gap = f"{topic}-{batch.partition}: what lies from {expected} to {batch.first_offset} was lost in the worker"
+            raise LostError(f"{gap}; a restart reads it again")
+        self._next[topic, batch.partition] = max(expected, batch.next_offset)
+
+
 @dataclass(slots=True)
 class Batch:
     """Records of one partition, in order, as one fetch brought them.
 
-    `next_offset` is the consumer's position behind them: every record below it is in this batch or an earlier one,
-    transaction markers and compacted gaps included. `at` is a moment, in monotonic seconds, at which it had arrived.
-    `on_done` is told when all of it is done. `end` is where the partition's changes ended when the broker had read
-    these records, or later; None if it is not known.
+    `first_offset` and `next_offset` are the consumer's positions before and behind them: every record below the latter
+    is in this batch or an earlier one, transaction markers and compacted gaps included. `at` is a moment, in monotonic
+    seconds, at which it had arrived. `on_done` is told when all of it is done. `end` is where the partition's changes
+    ended when the broker had read these records, or later; None if it is not known.
     """
 
     partition: int
     records: list[Record]
+    first_offset: int
     next_offset: int
     at: float
     on_done: Callable[[], None] = field(default=lambda: None, repr=False)

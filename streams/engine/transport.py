@@ -364,7 +364,7 @@ class Consumer(driver.Consumer):
         """Records for the engine; once they are done the next commit counts them."""
         after = fetched.after[tp]
         done = partial(self._acked[tp].append, after - 1)
-        return Batch(tp.partition, records, after, fetched.at, done, fetched.ends.get(tp))
+        return Batch(tp.partition, records, fetched.before[tp], after, fetched.at, done, fetched.ends.get(tp))
 
     def _message(self, tp: TP, offset: int, value: Any) -> ConsumerMessage:
         return ConsumerMessage(

@@ -46,7 +46,7 @@ class Scene:
 
     def put(self, offset: int, partition: int = 0) -> None:
         record = Record(offset, 0, None, None, ())
-        self.lane.put(Batch(partition, [record], offset + 1, 0.0, lambda: self.done.append(offset)))
+        self.lane.put(Batch(partition, [record], offset, offset + 1, 0.0, lambda: self.done.append(offset)))
 
 
 def test_what_came_while_one_look_was_made_shares_the_next() -> None:

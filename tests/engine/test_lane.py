@@ -16,7 +16,7 @@ from tests.engine.waiting import until
 
 
 def batch(number: int, records: int = 0, partition: int = 0) -> Batch:
-    return Batch(partition, [Record(0, 0, None, None, ())] * records, number, 0.0)
+    return Batch(partition, [Record(0, 0, None, None, ())] * records, number - 1, number, 0.0)
 
 
 class Recorder(Lane):

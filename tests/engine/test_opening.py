@@ -1,4 +1,4 @@
-"""What is handed out as soon as partitions are open reaches the streams."""
+"""What the consumer hands out reaches the engine, or the worker ends: from the first record of an opening on."""
 
 from __future__ import annotations
 
@@ -11,8 +11,10 @@ from faust.tables.recovery import Recovery
 from faust.types import TP
 from mode.utils.queues import FlowControlEvent, FlowControlQueue
 
+from streams.config import Config
 from streams.engine import transport
-from streams.engine.records import Record
+from streams.engine.core import Engine, Tables
+from streams.engine.records import Batch, Joints, LostError, Record
 
 SOURCE = TP("consent.changes", 0)
 #: More turns of the loop than Faust takes from the end of the opening to the emptying of its queues.
@@ -58,7 +60,7 @@ class Opening(transport.Consumer):
     async def _open(_: Any) -> dict[TP, int]:
         return {SOURCE: 0}
 
-    async def _wait_next_records(self, timeout: float) -> Any:  # noqa: ARG002, ASYNC109 - Faust's signature
+    async def _wait_next_records(self, timeout: float) -> Any:  # noqa: ASYNC109 - Faust's signature
         if not self.flow_active:
             await self.can_resume_flow.wait()
         await asyncio.sleep(0)
@@ -117,3 +119,43 @@ def test_what_is_handed_out_first_is_not_among_what_faust_drops(complete: Any) -
 
     (message,) = asyncio.run(run())
     assert [record.offset for batch in message.value for record in batch.records] == [0]
+
+
+def batch(first: int, after: int, partition: int = 0) -> Batch:
+    return Batch(partition, [], first, after, 0.0)
+
+
+def test_batches_join_where_they_are_to_start_and_where_the_last_one_ended() -> None:
+    joints = Joints({("changes", 0): 5, ("changes", 1): 0, ("requests", 0): 2})
+    joints.check("changes", batch(5, 9))
+    joints.check("changes", batch(9, 12))
+    joints.check("changes", batch(0, 3, partition=1))
+    joints.check("requests", batch(2, 3))
+    with pytest.raises(LostError, match="changes-0: what lies from 12 to 13 was lost in the worker; a restart"):
+        joints.check("changes", batch(13, 14))
+
+
+def test_a_batch_of_an_opening_before_this_one_is_no_gap_and_hides_none() -> None:
+    joints = Joints({("changes", 0): 5})
+    joints.check("changes", batch(3, 4))
+    with pytest.raises(LostError, match="from 5 to 6 was lost"):
+        joints.check("changes", batch(6, 7))
+
+
+def test_behind_a_gap_nothing_is_worked_on_and_the_worker_ends() -> None:
+    """Whatever loses a batch on its way: nothing behind it is applied, answered or committed."""
+
+    async def scenario() -> tuple[list[Any], BaseException]:
+        engine = Engine(Config(), lambda _: pytest.fail("no store is asked for"))
+        put: list[Batch] = []
+        engine._lanes = {"changes": SimpleNamespace(put=lambda *some: put.extend(some))}  # type: ignore[dict-item]
+        engine.tables = Tables({0: SimpleNamespace()}, {})  # type: ignore[dict-item]
+        engine._joints = Joints({("changes", 0): 5})
+        engine.put("changes", [batch(5, 6), batch(0, 9, partition=1)])
+        engine.put("changes", [batch(7, 8)])
+        engine.put("changes", [batch(8, 9)])
+        return [(one.first_offset, one.partition) for one in put], await engine.failed
+
+    put, error = asyncio.run(scenario())
+    assert put == [(5, 0)]
+    assert isinstance(error, LostError)

@@ -106,7 +106,7 @@ class World:
     def put(self, first: int, *keys: bytes, end: int | None = None) -> None:
         records = [Record(first + at, 0, key, b"", ()) for at, key in enumerate(keys)]
         after = first + len(keys)
-        self.lane.put(Batch(0, records, after, 0.0, lambda: self.acked.append(after), end))
+        self.lane.put(Batch(0, records, first, after, 0.0, lambda: self.acked.append(after), end))
 
     @property
     def answered(self) -> list[int]:

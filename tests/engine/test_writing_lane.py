@@ -61,7 +61,7 @@ class Recorder(WritingLane[Group]):
 
 def put(lane: Recorder, *numbers: int) -> None:
     for number in numbers:
-        lane.put(Batch(0, [], number, 0.0))
+        lane.put(Batch(0, [], number - 1, number, 0.0))
 
 
 def test_what_arrives_during_a_write_is_worked_on_and_written_together_after_it() -> None:
