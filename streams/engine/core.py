@@ -182,14 +182,15 @@ class Engine:
         self.tables = tables
         for source, opened in tables.by_source():
             starts[source] = {number: partition.applied for number, partition in opened.items()}
-        self._joints = Joints({(name, number): at for name, own in starts.items() for number, at in own.items()})
+        begin = {(name, number): at for name, own in starts.items() for number, at in own.items()}
+        self._joints = Joints(begin)
         for lane in self._lanes.values():
             lane.start()
         metrics.OWNED.set(len(numbers))
         for number, partition in tables.customers.items():
             for org_id in partition.org_ids():
                 metrics.SETTINGS.labels(org_id, number).set(_version_of(partition, org_id))
-        found = {TP(self.config.topic(name), number): at for name, own in starts.items() for number, at in own.items()}
+        found = {TP(self.config.topic(name), number): at for (name, number), at in begin.items()}
         return {tp: at for tp, at in found.items() if tp in committed}
 
     async def _take(self, number: int) -> None:

@@ -50,7 +50,7 @@ def test_a_fault_of_each_kind_after_another_leaves_thousands_of_decisions_right(
     with make_round(SEED, BulkRound) as round_:
         report = run_bulk(round_, [FAULTS[name] for name in OF_EACH_KIND], lambda *_: None)
     assert not report.violations, str(report)
-    assert report.counts["decisions"] > 5_000, report
+    assert report.counts["decisions"] > 5_000, str(report)
 
 
 @pytest.mark.parametrize("faults", ROUNDS, ids=[", ".join(fault.name for fault in faults) for faults in ROUNDS])
