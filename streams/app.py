@@ -30,7 +30,7 @@ from streams.engine.partition import Partition
 from streams.engine.requests import Desk, RequestsLane, Tell
 from streams.engine.table import BytesStore, BytesTable
 from streams.engine.transport import Assignor, Transport
-from streams.kafka import connection
+from streams.kafka.connection import connection
 from streams.links import Links, secret_of
 from streams.topics import TopicSpec
 

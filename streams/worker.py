@@ -18,7 +18,7 @@ from typing import Any, TextIO, get_args
 from faust.types import TP
 
 from schemas.deadletter import Code
-from streams import admin, logs, loop, metrics, topics
+from streams import logs, loop, metrics, topics
 from streams.app import App, Lanes, make_app, store_of
 from streams.config import Config, ConfigError
 from streams.engine import guard
@@ -27,6 +27,7 @@ from streams.http.answers import Answers
 from streams.http.logins import Refusal
 from streams.http.service import Service
 from streams.http.users import UsersError
+from streams.kafka import admin
 
 log = logging.getLogger("consent_streams")
 

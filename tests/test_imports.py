@@ -37,16 +37,11 @@ BESIDE: dict[str, set[str]] = {
     "streams.loop": set(),
     "streams.logs": set(),
     "streams.links": {"streams.config"},
-    "streams.kafka": {"streams.certificates", "streams.config"},
-    "streams.metadata": set(),
-    "streams.acls": {"streams.config", "streams.topics"},
+    "streams.kafka": {
+        "streams.certificates", "streams.config", "streams.topics", "streams.metrics", "streams.logs", "streams.domain",
+        "schemas",
+    },
     "streams.broker": {"streams.broker"},
-    "streams.admin": {
-        "streams.acls", "streams.config", "streams.kafka", "streams.metadata", "streams.topics", "streams.domain"
-    },
-    "streams.client": {
-        "streams.admin", "streams.config", "streams.kafka", "streams.topics", "streams.domain", "schemas"
-    },
 }
 #: The inner layers may use only these of what stands beside them.
 USED_BY_INNER = {
@@ -136,11 +131,15 @@ def test_faust_is_known_to_the_engine_and_the_wiring_only(module: str) -> None:
 
 
 @pytest.mark.parametrize("module", MODULES)
-def test_kafka_clients_are_known_to_the_engine_and_to_what_talks_to_a_broker_by_itself(module: str) -> None:
-    if tops(module) & {"aiokafka", "rocksdict"}:
-        assert part_of(module) in {
-            "streams.engine", "streams.kafka", "streams.metadata", "streams.admin", "streams.client", "streams.cli"
-        }
+def test_kafkas_client_is_known_to_one_package_only(module: str) -> None:
+    if "aiokafka" in tops(module):
+        assert part_of(module) == "streams.kafka"
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_rocksdb_is_known_to_the_engine_only(module: str) -> None:
+    if "rocksdict" in tops(module):
+        assert part_of(module) == "streams.engine"
 
 
 @pytest.mark.parametrize("module", MODULES)

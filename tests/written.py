@@ -5,7 +5,7 @@ from __future__ import annotations
 from aiokafka.record.memory_records import MemoryRecords
 
 from streams.engine.outputs import Outputs
-from streams.engine.wire import Owner, RecordBatch
+from streams.kafka.record_batch import Owner, RecordBatch
 
 Message = tuple[bytes | None, bytes | None, list[tuple[str, bytes | None]]]
 

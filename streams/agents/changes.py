@@ -26,7 +26,8 @@ from streams.domain.messages import keyword_of, message_of
 from streams.domain.state import identifiers_of
 from streams.engine.outputs import Outputs
 from streams.engine.partition import View
-from streams.engine.records import Record, was_forwarded
+from streams.engine.records import was_forwarded
+from streams.kafka.records import Record
 
 _NAME = topics.CHANGES.name
 _NEWLINE, _RETURN = b"\n\r"

@@ -19,8 +19,9 @@ from streams.domain.keys import customer_key, partition_of
 from streams.domain.state import decode_state
 from streams.engine.outputs import Outputs
 from streams.engine.partition import Partition
-from streams.engine.records import Arrivals, Record, was_forwarded
+from streams.engine.records import Arrivals, was_forwarded
 from streams.engine.requests import Answered, Asked, Progress
+from streams.kafka.records import Record
 from streams.logs import about
 
 log = logging.getLogger(__name__)

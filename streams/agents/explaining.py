@@ -15,10 +15,11 @@ from streams.config import Config
 from streams.domain.keys import is_settings_key
 from streams.engine.outputs import Outputs
 from streams.engine.partition import Partition, View
-from streams.engine.records import Headers, Record, keys_of
+from streams.engine.records import keys_of
 from streams.engine.requests import Progress
 from streams.engine.table import BytesStore
-from streams.engine.tail import LogReader
+from streams.kafka.log_reader import LogReader
+from streams.kafka.records import Headers, Record
 from streams.logs import about
 
 log = logging.getLogger(__name__)

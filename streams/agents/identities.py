@@ -14,7 +14,7 @@ from streams.agents.writing import Scribe
 from streams.domain.identities import Awaited, Holders
 from streams.engine.outputs import Outputs
 from streams.engine.partition import View
-from streams.engine.records import Record
+from streams.kafka.records import Record
 
 
 class Identities:

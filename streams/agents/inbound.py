@@ -18,7 +18,8 @@ from streams.domain.keys import customer_key, partition_of, settings_key
 from streams.domain.orgs import Action, Org
 from streams.engine.outputs import Outputs
 from streams.engine.partition import Partition
-from streams.engine.records import Record, was_forwarded
+from streams.engine.records import was_forwarded
+from streams.kafka.records import Record
 
 _NAME = topics.INBOUND.name
 _ID_CHARACTERS = 32

@@ -9,7 +9,7 @@ import orjson
 from schemas.base import format_instant
 from streams.domain.messages import Message, keyword_of, notification_id, written
 from streams.domain.orgs import Org
-from streams.engine.records import Record
+from streams.kafka.records import Record
 from streams.links import Link, Links
 
 

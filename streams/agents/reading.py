@@ -8,7 +8,7 @@ import orjson
 from pydantic import TypeAdapter, ValidationError
 
 from schemas.settings import faults_of
-from streams.engine.records import Record
+from streams.kafka.records import Record
 
 #: So many faults of one record are named; a settings document is named in full by `settings check`.
 FAULTS_NAMED = 20

@@ -7,8 +7,9 @@ import logging
 from schemas.messages import MessageKind
 from streams import metrics, topics
 from streams.engine.outputs import Outputs
-from streams.engine.records import FORWARDED, POSITION, PROGRESS, Record
-from streams.engine.wire import encode_header, encode_headers, header_prefix, varint
+from streams.engine.records import FORWARDED, POSITION, PROGRESS
+from streams.kafka.record_batch import encode_header, encode_headers, header_prefix, varint
+from streams.kafka.records import Record
 from streams.logs import about
 from streams.topics import TopicSpec
 

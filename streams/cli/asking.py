@@ -8,9 +8,9 @@ from typing import Any
 import orjson
 
 from streams import topics
-from streams.client import Producer, Reader
 from streams.config import Config
 from streams.domain.keys import customer_key, partition_of
+from streams.kafka.client import Producer, Reader
 
 from .root import Failure
 

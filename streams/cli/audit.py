@@ -10,10 +10,10 @@ import orjson
 
 from schemas.base import format_instant
 from streams import topics
-from streams.admin import describe
-from streams.client import Reader, Record
 from streams.config import Config
 from streams.domain.keys import customer_key, partition_of
+from streams.kafka.admin import describe
+from streams.kafka.client import Reader, Record
 
 from .options import KAFKA, json_option, with_config
 from .root import INTERRUPTED

@@ -8,8 +8,8 @@ import click
 import orjson
 
 from schemas.deadletter import Code
-from streams.client import Producer, Sent, send_settings
 from streams.config import Config
+from streams.kafka.client import Producer, Sent, send_settings
 
 from .events import Checked, RecordError
 from .letters import Letter, read_letters

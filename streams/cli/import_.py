@@ -10,8 +10,8 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 import click
 import orjson
 
-from streams.admin import KafkaFault
 from streams.config import Config
+from streams.kafka.admin import KafkaFault
 
 from .bar import progress_bar
 from .importing import Importing

@@ -8,10 +8,10 @@ from collections.abc import Iterator
 from typing import Any
 
 from streams import topics
-from streams.admin import partitions_of
-from streams.client import Producer, Sent
 from streams.config import Config
 from streams.domain.keys import partition_of
+from streams.kafka.admin import partitions_of
+from streams.kafka.client import Producer, Sent
 
 from .http import post
 from .journal import Journal

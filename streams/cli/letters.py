@@ -7,8 +7,8 @@ from typing import Any
 
 from schemas.base import format_instant
 from streams import topics
-from streams.client import Header, Reader, Record
 from streams.config import Config
+from streams.kafka.client import Header, Reader, Record
 
 CONNECT = "__connect.errors."
 CODE = "consent.error"

@@ -10,9 +10,9 @@ import click
 import orjson
 
 from streams import topics
-from streams.admin import KafkaFault
-from streams.client import Producer, Sent, send_settings
 from streams.config import Config
+from streams.kafka.admin import KafkaFault
+from streams.kafka.client import Producer, Sent, send_settings
 
 from .events import Checked, RecordError, check_event
 from .lines import numbered_lines

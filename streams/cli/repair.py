@@ -8,9 +8,9 @@ import click
 import orjson
 
 from streams import topics
-from streams.client import Header
 from streams.config import Config
 from streams.engine.records import FORWARDED
+from streams.kafka.client import Header
 
 from .events import Checked, RecordError, check_event, check_request, read_object
 from .letters import Letter

@@ -14,9 +14,9 @@ from schemas.base import format_instant
 from schemas.mobile import resets
 from schemas.settings import OrgSettings
 from streams import topics
-from streams.client import Sent, send_settings
 from streams.config import Config
 from streams.domain.keys import settings_key
+from streams.kafka.client import Sent, send_settings
 
 from .documents import DocumentError, read_settings
 from .http import NotFound, get

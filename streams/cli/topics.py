@@ -9,8 +9,8 @@ from typing import Any
 import click
 import orjson
 
-from streams import acls, admin
 from streams.config import Config
+from streams.kafka import acls, admin
 from streams.topics import ALL
 
 from .options import KAFKA, TOPICS, json_option, with_config

@@ -10,9 +10,9 @@ import orjson
 
 from schemas.base import format_instant
 from streams import topics
-from streams.client import Producer, Reader, Record, Sent
 from streams.config import Config
 from streams.domain.keys import customer_key
+from streams.kafka.client import Producer, Reader, Record, Sent
 
 WINDOW = 2_000
 

@@ -13,10 +13,11 @@ from typing import Any
 import click
 import orjson
 
-from streams import admin, topics
+from streams import topics
 from streams.broker import ChosenBroker, find_or_start
-from streams.client import Producer
 from streams.config import Config
+from streams.kafka import admin
+from streams.kafka.client import Producer
 
 from . import sample
 from .asking import ask

@@ -12,7 +12,8 @@ from streams import metrics
 from streams.engine.lane import WritingLane
 from streams.engine.outputs import Outputs, Writer
 from streams.engine.partition import Partition, View
-from streams.engine.records import Batch, Record, keys_of
+from streams.engine.records import Batch, keys_of
+from streams.kafka.records import Record
 
 #: So many changes are applied in one go, about 10 ms in which nothing else happens.
 APPLY_AT_ONCE = 250

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple, Protocol, TypeVar
 
-from aiokafka.errors import KafkaError
 from faust.types import TP
 
 from streams import metrics, topics
@@ -18,13 +17,14 @@ from streams.config import Config
 from streams.domain.identities import decode_holders
 from streams.domain.state import decode_state
 from streams.engine.ends import FetchedEnds
-from streams.engine.fencing import Fences
 from streams.engine.lane import Lane
 from streams.engine.outputs import Writer
 from streams.engine.partition import Partition
 from streams.engine.records import Batch, Joints, LostError
 from streams.engine.table import BytesStore
-from streams.engine.tail import LogReader
+from streams.kafka.errors import KafkaError
+from streams.kafka.log_reader import LogReader
+from streams.kafka.ownership import Fences
 from streams.logs import about
 from streams.topics import TopicSpec
 

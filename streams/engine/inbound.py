@@ -8,7 +8,8 @@ from typing import Any, Protocol
 from streams import metrics
 from streams.engine.lane import Lane
 from streams.engine.outputs import Outputs, Writer
-from streams.engine.records import Batch, Record
+from streams.engine.records import Batch
+from streams.kafka.records import Record
 
 #: So many records are handled before others get their turn, and so many batches share a look at who is known.
 CHUNK = 100

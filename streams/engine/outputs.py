@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Iterable, Mapping
 
-from aiokafka.errors import InvalidProducerEpoch, ProducerFenced
-
 from streams.config import Config
-from streams.engine.fencing import FencedError, Place
-from streams.engine.producing import Delivery, Numbers, Producer, Sent
-from streams.engine.wire import NO_HEADERS, Owner, RecordBatch, batch_of
+from streams.kafka.errors import InvalidProducerEpoch, ProducerFenced
+from streams.kafka.ownership import FencedError
+from streams.kafka.producer import Delivery, Numbers, Producer, Sent
+from streams.kafka.record_batch import NO_HEADERS, Owner, RecordBatch, batch_of
+from streams.kafka.records import Place
 from streams.topics import CHANGELOG_BYTES
 
 #: A batch of outputs is closed at this size, well below what a broker accepts by default.

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import NamedTuple
 
-Headers = Sequence[tuple[str, bytes]]
+from streams.kafka.records import Record
 
 #: CloudEvents id of an output: where its input stands, `{topic}/{partition}/{offset}`. A restart knows its own by it.
 POSITION = "ce_id"
@@ -17,16 +16,6 @@ PROGRESS = "consent.progress"
 
 #: So many records that were sent home to a partition are remembered.
 MOST_ARRIVALS = 16_000
-
-
-class Record(NamedTuple):
-    """One record as it stands in its topic; `timestamp` in milliseconds. The consumer's own records look the same."""
-
-    offset: int
-    timestamp: int
-    key: bytes | None
-    value: bytes | None
-    headers: Headers
 
 
 def keys_of(records: list[Record]) -> list[bytes]:

@@ -15,7 +15,8 @@ from streams.engine.lane import WritingLane
 from streams.engine.outputs import Outputs, Writer
 from streams.engine.parking import Parking
 from streams.engine.partition import Partition
-from streams.engine.records import Batch, Record
+from streams.engine.records import Batch
+from streams.kafka.records import Record
 
 #: So many requests of a partition may wait for the state before no more are taken in.
 MOST_PARKED = 20_000

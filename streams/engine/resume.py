@@ -19,7 +19,7 @@ from streams import topics
 from streams.config import Config
 from streams.engine.records import FORWARDED, POSITION, PROGRESS, Arrivals, was_forwarded
 from streams.engine.requests import MOST_AHEAD, Progress
-from streams.engine.tail import LogReader
+from streams.kafka.log_reader import LogReader
 from streams.topics import TopicSpec
 
 OffsetsOf = Callable[[list[Any]], list[int]]

@@ -16,17 +16,17 @@ from math import inf
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
-from aiokafka.errors import IllegalStateError, KafkaError
-from aiokafka.structs import OffsetAndMetadata, TopicPartition
 from faust.assignor.partition_assignor import PartitionAssignor
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP, ConsumerMessage
 from mode.utils.futures import maybe_async
 
 from streams import topics
-from streams.engine.fetching import Fetches, OnEnds
 from streams.engine.records import Batch
-from streams.kafka import stop_consumer
+from streams.kafka.connection import stop_consumer
+from streams.kafka.errors import IllegalStateError, KafkaError
+from streams.kafka.fetcher import Fetches, OnEnds
+from streams.kafka.records import OffsetAndMetadata, TopicPartition
 
 if TYPE_CHECKING:
     from streams.engine.core import Engine

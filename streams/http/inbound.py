@@ -10,10 +10,10 @@ from fastapi import APIRouter, Request, Response
 from schemas.inbound import INBOUND
 from streams.agents.reading import UnreadableError, check_nesting, parse, validate
 from streams.domain.identities import identity_key, normal
-from streams.engine.records import Record
 from streams.http.access import forbidden, may_act_for
 from streams.http.intake import Intake
 from streams.http.owners import BehindError, Owners, as_json, problem, retry
+from streams.kafka.records import Record
 
 
 class Webhooks:

@@ -23,7 +23,6 @@ from streams.config import Config
 from streams.domain.keys import customer_key
 from streams.engine.core import Engine
 from streams.engine.outputs import RefusedError
-from streams.engine.records import Record
 from streams.http.access import Access, asking, forbidden, may_act_for
 from streams.http.answers import Answers
 from streams.http.customers import customer_document
@@ -40,6 +39,7 @@ from streams.http.paths import CUSTOMER, is_id
 from streams.http.preview import Preview
 from streams.http.subscriptions import Subscriptions
 from streams.http.tls import check_certificate
+from streams.kafka.records import Record
 
 log = logging.getLogger(__name__)
 

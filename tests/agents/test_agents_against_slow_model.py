@@ -19,8 +19,9 @@ from streams.agents.notices import Notices
 from streams.agents.writing import Scribe
 from streams.engine.outputs import Outputs
 from streams.engine.partition import Partition, View
-from streams.engine.records import FORWARDED, Arrivals, Record, keys_of
+from streams.engine.records import FORWARDED, Arrivals, keys_of
 from streams.engine.requests import Progress
+from streams.kafka.records import Record
 from streams.links import Links
 from tests.memory import Memory
 from tests.model import messages

@@ -14,7 +14,8 @@ from streams.agents.writing import Scribe
 from streams.domain.messages import keyword_of
 from streams.engine.outputs import Outputs
 from streams.engine.partition import Partition, View
-from streams.engine.records import Record, keys_of
+from streams.engine.records import keys_of
+from streams.kafka.records import Record
 from streams.links import Link, LinkError, Links
 from tests.memory import Memory
 from tests.model.generate import BASE_MS

@@ -13,7 +13,7 @@ from schemas.eligibility import REQUEST
 from schemas.events import EVENTS
 from streams.agents.reading import FAULTS_NAMED, UnreadableError, parse, validate
 from streams.domain.keys import customer_key, is_settings_key, murmur2, partition_of, settings_key
-from streams.engine.records import Record
+from streams.kafka.records import Record
 from tests.model import wire
 from tests.schemas import samples
 

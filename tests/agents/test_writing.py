@@ -14,7 +14,7 @@ from schemas.audit import AUDIT
 from streams.agents.bodies import change_audit, must_rewrite, rewritten
 from streams.agents.writing import Scribe, progress_header
 from streams.engine.outputs import Outputs
-from streams.engine.records import Record
+from streams.kafka.records import Record
 from tests.schemas import samples
 from tests.written import by_place
 

@@ -24,12 +24,12 @@ from streams.__main__ import main
 from streams.agents.changes import Changes
 from streams.engine import resume
 from streams.engine.core import Engine
-from streams.engine.fencing import Fences
 from streams.engine.outputs import Outputs, Writer
 from streams.engine.records import Batch
 from streams.engine.requests import RequestsLane
 from streams.engine.table import BytesStore
 from streams.engine.transport import Consumer, ConsumerThread
+from streams.kafka.ownership import Fences
 
 #: Method by point; each gives the points `NAME.before` and `NAME.after`. Beside them there are `outputs.before`,
 #: `outputs.middle` and `outputs.after`.

@@ -7,7 +7,8 @@ from aiokafka import TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewPartitions
 from aiokafka.admin.records_to_delete import RecordsToDelete
 
-from streams import admin, topics
+from streams import topics
+from streams.kafka import admin
 from tests.chaos.conftest import MakeRound
 from tests.chaos.driver import Hand, Round
 from tests.integration.harness import CHANGELOG, CHANGES, PARTITIONS, wait_for

@@ -14,9 +14,9 @@ from typing import Any
 
 import pytest
 
-from streams import admin
 from streams.broker import ChosenBroker
 from streams.config import from_environment
+from streams.kafka import admin
 from tests.cli.world import PARTITIONS, World
 
 

@@ -11,10 +11,11 @@ import pytest
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 
 from schemas.deadletter import Code
-from streams import admin, topics
+from streams import topics
 from streams.cli.letters import CODE, CONNECT
-from streams.client import Header
 from streams.domain.keys import partition_of
+from streams.kafka import admin
+from streams.kafka.client import Header
 from tests.cli.world import PARTITIONS, World
 
 pytestmark = pytest.mark.kafka
@@ -251,7 +252,7 @@ def test_ask_finds_its_own_decision_among_others(world: World, machine: bool) ->
     # A worker in miniature: answers with two decisions, the second of which belongs to the request.
     from concurrent.futures import ThreadPoolExecutor
 
-    from streams.client import Producer, Reader
+    from streams.kafka.client import Producer, Reader
 
     async def answer() -> None:
         async with Reader(world.config, world.config.topic("eligibility.requests")) as reader:

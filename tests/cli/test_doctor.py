@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 
 from streams import topics
-from streams.admin import Cluster, TopicState
 from streams.cli.doctor.cluster import Group, Member, Seen
 from streams.cli.doctor.findings import Finding
 from streams.cli.doctor.judging import judge
 from streams.cli.doctor.workers import Worker, judge_workers
 from streams.config import Config
+from streams.kafka.admin import Cluster, TopicState
 
 CONFIG = Config(partitions=4)
 GOOD = {"allowed": -1, "replicas": 3, "in_sync": 3, "ready": True, "partitions": 4}

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from streams.config import Config, ConfigError, from_environment
-from streams.kafka import connection
+from streams.kafka.connection import connection
 from tests.cli.world import invoke
 
 SERVER = {"BOOTSTRAP_SERVERS": "kafka:9092"}

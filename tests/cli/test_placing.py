@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from streams.cli.repartition.placing import FORWARDED_ONCE, MOST_BYTES, Placing
 from streams.cli.root import Failure
-from streams.engine.records import FORWARDED, Record
+from streams.engine.records import FORWARDED
+from streams.kafka.records import Record
 from tests.integration.orgs import dump
 from tests.model.wire import partition_of
 

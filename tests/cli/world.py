@@ -11,8 +11,8 @@ from typing import Any
 from click.testing import CliRunner, Result
 
 from streams.cli import cli
-from streams.client import Producer, Reader, Record
 from streams.config import Config
+from streams.kafka.client import Producer, Reader, Record
 
 PARTITIONS = 3
 #: What was acknowledged must be readable by then.

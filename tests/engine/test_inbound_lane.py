@@ -8,7 +8,8 @@ from typing import Any
 
 from streams.engine.inbound import InboundLane
 from streams.engine.outputs import Outputs
-from streams.engine.records import Batch, Record
+from streams.engine.records import Batch
+from streams.kafka.records import Record
 from tests.engine.waiting import until
 
 

@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from streams.engine.lane import FULL, Lane
-from streams.engine.records import Batch, Record
+from streams.engine.records import Batch
+from streams.kafka.records import Record
 from tests.engine.waiting import until
 
 

@@ -14,7 +14,8 @@ from mode.utils.queues import FlowControlEvent, FlowControlQueue
 from streams.config import Config
 from streams.engine import transport
 from streams.engine.core import Engine, Tables
-from streams.engine.records import Batch, Joints, LostError, Record
+from streams.engine.records import Batch, Joints, LostError
+from streams.kafka.records import Record
 
 SOURCE = TP("consent.changes", 0)
 #: More turns of the loop than Faust takes from the end of the opening to the emptying of its queues.

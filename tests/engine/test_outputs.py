@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from streams.config import Config
 from streams.engine.outputs import Outputs, RefusedError, Writer
-from streams.engine.wire import Owner, RecordBatch, batch_of, encode_headers, header_prefix, varint
+from streams.kafka.record_batch import Owner, RecordBatch, batch_of, encode_headers, header_prefix, varint
 from streams.topics import CHANGELOG_BYTES, OUTPUT_BYTES
 from tests.written import by_place
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from streams.engine.outputs import Outputs
 from streams.engine.partition import Partition
-from streams.engine.records import Batch, Record
+from streams.engine.records import Batch
 from streams.engine.requests import (
     CHUNK,
     MOST_AT_ONCE,
@@ -22,6 +22,7 @@ from streams.engine.requests import (
     Progress,
     RequestsLane,
 )
+from streams.kafka.records import Record
 from streams.loop import run
 from tests.engine.waiting import until
 from tests.memory import Memory

@@ -11,7 +11,8 @@ import pytest
 
 from streams.config import Config
 from streams.engine import resume
-from streams.engine.records import FORWARDED, Record
+from streams.engine.records import FORWARDED
+from streams.kafka.records import Record
 
 CONFIG = Config(topic_prefix="p-", batch_records=10)
 WRITTEN_AT = 1_795_000_000_000.0

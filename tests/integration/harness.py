@@ -27,9 +27,10 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 
-from streams import admin, topics
+from streams import topics
 from streams.config import Config
-from streams.kafka import stop_consumer
+from streams.kafka import admin
+from streams.kafka.connection import stop_consumer
 from tests.model.wire import partition_of
 
 T = TypeVar("T")

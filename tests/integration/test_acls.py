@@ -19,11 +19,11 @@ from aiokafka.errors import (
 )
 
 from streams import topics
-from streams.admin import KafkaFault
 from streams.cli import sample
-from streams.client import Producer, Reader, send_settings
 from streams.config import Config, from_environment
-from streams.kafka import connection
+from streams.kafka.admin import KafkaFault
+from streams.kafka.client import Producer, Reader, send_settings
+from streams.kafka.connection import connection
 from tests.cli.world import invoke
 from tests.integration.conftest import MakeWorker, MakeWorld
 from tests.integration.harness import (

@@ -17,7 +17,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from streams.broker import ChosenBroker, EmbeddedBroker
 from streams.engine.outputs import Writer
-from streams.kafka import stop_consumer
+from streams.kafka.connection import stop_consumer
 from tests.integration.compare import Comparison
 from tests.integration.conftest import MakeWorker, MakeWorld
 from tests.integration.harness import (

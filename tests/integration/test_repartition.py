@@ -18,12 +18,13 @@ import pytest
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import MessageSizeTooLargeError
 
-from streams import admin, topics
+from streams import topics
 from streams.broker import ChosenBroker
 from streams.cli import sample
 from streams.cli.repartition.closing import close_inputs, closed_inputs, open_inputs, own_settings
 from streams.cli.repartition.copying import copying
 from streams.domain.keys import is_settings_key
+from streams.kafka import admin
 from streams.topics import TopicSpec
 from tests.cli.world import invoke
 from tests.integration.compare import Comparison

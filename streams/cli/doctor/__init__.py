@@ -5,8 +5,8 @@ from __future__ import annotations
 import click
 import orjson
 
-from streams.admin import KafkaFault, check_rights
 from streams.config import Config
+from streams.kafka.admin import KafkaFault, check_rights
 from streams.topics import ALL
 
 from ..options import HTTP, KAFKA, json_option, with_config

@@ -16,9 +16,9 @@ from aiokafka.protocol.api import Request, RequestStruct, Response, ResponseHead
 from aiokafka.protocol.types import CompactArray, CompactString, Int16, Int32, Schema, TaggedFields, UnsignedVarInt32
 
 from streams import topics
-from streams.admin import Cluster, configs_of, connected, describe, opening, plain_faults
 from streams.config import Config
-from streams.kafka import connection, stop_consumer
+from streams.kafka.admin import Cluster, configs_of, connected, describe, opening, plain_faults
+from streams.kafka.connection import connection, stop_consumer
 
 #: Partitions that have work are looked at again so often, and at least so long, before they are called stuck.
 LOOK_S, STUCK_S = 0.5, 5.0

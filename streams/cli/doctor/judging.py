@@ -6,8 +6,8 @@ import time
 from collections.abc import Iterator, Mapping
 
 from streams import topics
-from streams.admin import Problem, TopicState, problems
 from streams.config import Config
+from streams.kafka.admin import Problem, TopicState, problems
 from streams.links import MIN_SECRET
 
 from .cluster import Group, Seen

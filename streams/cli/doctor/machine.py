@@ -9,10 +9,10 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path
 
-from streams.admin import Cluster, identity
 from streams.config import Config
 from streams.engine.guard import GuardError, identify
 from streams.http.users import UsersError, read_users
+from streams.kafka.admin import Cluster, identity
 from streams.topics import STATEFUL
 
 from .findings import Finding, ok, problem, skipped, warning

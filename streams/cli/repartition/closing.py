@@ -12,8 +12,8 @@ from aiokafka.errors import for_code
 from aiokafka.protocol.admin import DescribeConfigsRequest
 
 from streams import topics
-from streams.admin import KafkaFault, connected
 from streams.config import Config
+from streams.kafka.admin import KafkaFault, connected
 from streams.topics import TopicSpec
 
 LARGEST, CLOSED = "max.message.bytes", str(topics.CLOSED_BYTES)

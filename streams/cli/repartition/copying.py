@@ -12,11 +12,11 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.errors import KafkaError
 
 from streams import topics
-from streams.admin import opening, plain_faults
-from streams.client import LINGER_MS, STOP_S
 from streams.config import Config
-from streams.engine.records import Record
-from streams.kafka import connection, stop_consumer
+from streams.kafka.admin import opening, plain_faults
+from streams.kafka.client import LINGER_MS, STOP_S
+from streams.kafka.connection import connection, stop_consumer
+from streams.kafka.records import Record
 from streams.topics import INPUT_BYTES
 
 from ..root import Failure

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from streams import admin, topics
+from streams import topics
 from streams.config import Config
+from streams.kafka import admin
 
 from ..root import Failure
 from .closing import alter, close_inputs, closed_inputs, open_inputs, own_settings

@@ -9,7 +9,7 @@ from typing import Any
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
-from streams.engine.records import Record
+from streams.kafka.records import Record
 
 FETCH_WAIT_MS = 200
 

@@ -12,7 +12,8 @@ from streams.agents.reading import size_of
 from streams.domain.keys import is_settings_key, partition_of
 from streams.engine.outputs import Outputs
 from streams.engine.partition import Partition, View
-from streams.engine.records import FORWARDED, Record, keys_of
+from streams.engine.records import FORWARDED, keys_of
+from streams.kafka.records import Record
 
 from ..root import Failure
 

@@ -9,8 +9,8 @@ from typing import Any
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from streams.config import Config
-from streams.engine.tail import LOOK_MS, LogReader
-from streams.kafka import connection, stop_consumer
+from streams.kafka.connection import connection, stop_consumer
+from streams.kafka.log_reader import LOOK_MS, LogReader
 from streams.topics import TopicSpec
 
 

@@ -9,8 +9,8 @@ from aiokafka import TopicPartition
 from aiokafka.admin import RecordsToDelete
 
 from streams import topics
-from streams.admin import connected
 from streams.config import Config
+from streams.kafka.admin import connected
 
 from .closing import alter, open_inputs
 from .comparing import States, states_of

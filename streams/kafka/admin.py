@@ -31,10 +31,11 @@ from aiokafka.errors import (
 )
 from aiokafka.protocol.group import HeartbeatRequest
 
-from streams import acls, topics
+from streams import topics
 from streams.config import Config
-from streams.kafka import connection, refusal
-from streams.metadata import MetadataRequest
+from streams.kafka import acls
+from streams.kafka.connection import connection, refusal
+from streams.kafka.metadata import MetadataRequest
 from streams.topics import KEEP, TopicSpec
 
 CONNECT_S = 7.0  # a broker that has not answered by then is called unreachable, within ten seconds of the command
@@ -70,8 +71,8 @@ class TopicMissing(KafkaFault):
 class TopicState:
     """One topic of the cluster: full name, id, partition count, and whether every partition has a leader.
 
-    `allowed` has a bit for the number of each operation that this client's user may do, see `streams.acls`; `replicas`
-    and `in_sync` are those of the partition that has fewest.
+    `allowed` has a bit for the number of each operation that this client's user may do, see `streams.kafka.acls`;
+    `replicas` and `in_sync` are those of the partition that has fewest.
     """
 
     name: str

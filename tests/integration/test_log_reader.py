@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 import pytest
 
-from streams.engine.tail import FIRST_LOOK, LogReader
+from streams.kafka.log_reader import FIRST_LOOK, LogReader
 from tests.integration.harness import AUDIT, CHANGES, World
 
 pytestmark = pytest.mark.kafka

@@ -8,8 +8,8 @@ import pytest
 from aiokafka.errors import KafkaError
 
 from streams import topics
-from streams.engine.fencing import FencedError, Fences
 from streams.engine.outputs import Outputs, RefusedError, Writer
+from streams.kafka.ownership import FencedError, Fences
 from tests.integration.conftest import MakeWorld
 from tests.integration.harness import AUDIT, CHANGELOG, World
 

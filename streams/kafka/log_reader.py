@@ -13,7 +13,7 @@ from aiokafka.consumer.fetcher import OffsetResetStrategy
 from aiokafka.errors import KafkaError
 
 from streams.config import Config
-from streams.kafka import connection, stop_consumer
+from streams.kafka.connection import connection, stop_consumer
 
 #: First look at so many records of a partition's end, then at four times as many, up to the limit.
 FIRST_LOOK = 2_000

@@ -26,9 +26,9 @@ from aiokafka.errors import (
 )
 from aiokafka.record.memory_records import MemoryRecords
 
-from streams.engine.protocol import Fetch, Found
-from streams.engine.records import Record
-from streams.kafka import NO_LEADER, send_now
+from streams.kafka.connection import NO_LEADER, send_now
+from streams.kafka.protocol import Fetch, Found
+from streams.kafka.records import Record
 
 log = logging.getLogger(__name__)
 

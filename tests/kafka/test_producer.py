@@ -21,10 +21,10 @@ from aiokafka.errors import (
 from aiokafka.protocol.transaction import InitProducerIdRequest
 
 from streams.config import Config
-from streams.engine import producing
-from streams.engine.producing import MOST_UNDER_WAY, Delivery, Numbers, Producer, Sent
-from streams.engine.protocol import Produced
-from streams.engine.wire import Owner, RecordBatch
+from streams.kafka import producer as producing
+from streams.kafka.producer import MOST_UNDER_WAY, Delivery, Numbers, Producer, Sent
+from streams.kafka.protocol import Produced
+from streams.kafka.record_batch import Owner, RecordBatch
 from tests.engine.waiting import until
 
 OWNER = Owner(7, 3)

@@ -22,8 +22,8 @@ from aiokafka.errors import (
 from aiokafka.protocol.fetch import FetchResponse_v11
 from crc32c import crc32c
 
-from streams.engine.fetching import Brought, Fetches
-from streams.engine.wire import Owner, RecordBatch
+from streams.kafka.fetcher import Brought, Fetches
+from streams.kafka.record_batch import Owner, RecordBatch
 
 LEADER, OTHER = 1, 2
 CHANGES, REQUESTS, OTHERS = "p-changes", "p-requests", "p-others"

@@ -15,10 +15,10 @@ from types import TracebackType
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.errors import KafkaError
 
-from streams.admin import CONNECT_S, KafkaFault, opening, partitions_of, plain_faults
 from streams.config import Config
 from streams.domain.keys import partition_of
-from streams.kafka import connection, stop_consumer
+from streams.kafka.admin import CONNECT_S, KafkaFault, opening, partitions_of, plain_faults
+from streams.kafka.connection import connection, stop_consumer
 from streams.topics import INPUT_BYTES
 
 ACK_S = 20.0  # an acknowledgement takes milliseconds; by then the broker has gone

@@ -21,10 +21,10 @@ from aiokafka.errors import (
 from aiokafka.protocol.transaction import InitProducerIdRequest
 
 from streams.config import Config
-from streams.engine.fencing import Place
-from streams.engine.protocol import Produce, Produced
-from streams.engine.wire import Owner, RecordBatch
-from streams.kafka import NO_LEADER, connection, send_now
+from streams.kafka.connection import NO_LEADER, connection, send_now
+from streams.kafka.protocol import Produce, Produced
+from streams.kafka.record_batch import Owner, RecordBatch
+from streams.kafka.records import Place
 
 log = logging.getLogger(__name__)
 

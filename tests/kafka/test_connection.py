@@ -11,7 +11,7 @@ from aiokafka.client import ConnectionGroup
 from aiokafka.conn import CloseReason
 from aiokafka.errors import KafkaConnectionError, RequestTimedOutError
 
-from streams.kafka import send_now
+from streams.kafka.connection import send_now
 
 NODE = 3
 

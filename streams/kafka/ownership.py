@@ -27,8 +27,9 @@ from aiokafka.errors import (
 from aiokafka.protocol.transaction import AddPartitionsToTxnRequest, EndTxnRequest, InitProducerIdRequest
 
 from streams.config import Config
-from streams.engine.wire import Owner
-from streams.kafka import connection
+from streams.kafka.connection import connection
+from streams.kafka.record_batch import Owner
+from streams.kafka.records import Place
 
 log = logging.getLogger(__name__)
 
@@ -42,8 +43,6 @@ RETRY_S = 0.2
 _BUSY = (ConcurrentTransactions, CoordinatorLoadInProgressError)
 _ELSEWHERE = (NotCoordinatorError, CoordinatorNotAvailableError)
 _FENCED = (InvalidProducerEpoch, ProducerFenced)
-
-Place = tuple[str, int]
 
 
 class FencedError(Exception):

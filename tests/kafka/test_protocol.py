@@ -12,7 +12,7 @@ from aiokafka.protocol.produce import ProduceRequest, ProduceResponse_v7
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streams.engine.protocol import Fetch, Found, Produce, Produced
+from streams.kafka.protocol import Fetch, Found, Produce, Produced
 
 VERSIONS = {0: (3, 7), 1: (4, 11)}
 OFFSETS = st.integers(-1, 2**63 - 1)

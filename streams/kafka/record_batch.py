@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from crc32c import crc32c
 
-from streams.engine.records import Headers
+from streams.kafka.records import Headers
 
 #: baseOffset, batchLength, partitionLeaderEpoch, magic, crc
 _PREFIX = Struct(">qiibI")

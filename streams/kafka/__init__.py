@@ -1,0 +1,1 @@
+"""What speaks Kafka's protocol, and the only place that knows aiokafka."""
