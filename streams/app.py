@@ -142,7 +142,8 @@ class Lanes:
         lane = RequestsLane(
             desks,
             engine.requests_writer,
-            ends_since=engine.ends_since,
+            find_ends=engine.find_ends,
+            changes=self._config.topic(topics.CHANGES.name),
             tell=self._tell,
             **self._lane(topics.REQUESTS),
         )

@@ -88,6 +88,11 @@ class Config:
         "fetch, or ask: where brokers do not read a fetch's partitions in their order",
         choices=("fetch", "ask"),
     )
+    read_barrier: str = _option(
+        "quorum",
+        "quorum, or leader: where the other replicas do not answer; then a replaced leader can hide changes",
+        choices=("quorum", "leader"),
+    )
     max_record_bytes: int = _option(262_144, "larger inputs are dead letters (too_large)", low=1_024, high=1_000_000)
     batch_records: int = _option(1_000, "most changes in one checkpoint", low=1, high=100_000)
     log_level: str = _option("info", "debug, info, warning or error", choices=("debug", "info", "warning", "error"))

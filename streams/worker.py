@@ -121,8 +121,11 @@ def _listen(config: Config) -> socket.socket:
     return listener
 
 
-async def _check(config: Config) -> tuple[admin.Cluster, Mapping[str, float]]:
-    """Raises what keeps the worker from starting; returns the topics, and how long changelogs remember deletions."""
+async def _check(config: Config) -> tuple[admin.Cluster, Mapping[str, float], Mapping[str, int]]:
+    """Raises what keeps the worker from starting.
+
+    Returns the topics, how long changelogs remember deletions, and `min.insync.replicas` by topic.
+    """
     # What goes wrong here is said in one line; the client's own log of the same would come before it.
     logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
     problems = await admin.check_topics(config, fatal_only=True)
@@ -134,7 +137,7 @@ async def _check(config: Config) -> tuple[admin.Cluster, Mapping[str, float]]:
     found = await admin.describe(config)
     guard.identify(config.datadir / "state", admin.identity(config, found))
     logs.set_up(config.log_level, config.log_format)
-    return found, await admin.deletions_kept_s(config, found)
+    return found, await admin.deletions_kept_s(config, found), await admin.min_in_sync(config)
 
 
 class Worker:
@@ -146,6 +149,7 @@ class Worker:
         listener: socket.socket,
         cluster: admin.Cluster,
         deletions_kept_s: Mapping[str, float],
+        min_in_sync: Mapping[str, int],
     ) -> None:
         self._config = config
         self._topic_ids = {name: state.id for name, state in cluster.topics.items()}
@@ -153,7 +157,7 @@ class Worker:
         host, port = listener.getsockname()[:2]
         shown = f"[{host}]" if ":" in host else host
         self.url = config.http_advertised_url or f"{'https' if config.ssl_certfile else 'http'}://{shown}:{port}"
-        self._engine = Engine(config, lambda table: store_of(self._app, table))
+        self._engine = Engine(config, lambda table: store_of(self._app, table), min_in_sync)
         self._app: App = make_app(config, self._engine, self.url, deletions_kept_s)
         answers = Answers(config)
         self._engine.opener = Lanes(config, self._engine, answers.on_answers, self.url)

@@ -25,7 +25,8 @@ from streams import topics
 from streams.engine.records import Batch
 from streams.kafka.connection import stop_consumer
 from streams.kafka.errors import IllegalStateError, KafkaError
-from streams.kafka.fetcher import Fetches, OnEnds
+from streams.kafka.fetcher import Fetches
+from streams.kafka.read_barrier import Confirmation
 from streams.kafka.records import OffsetAndMetadata, TopicPartition
 
 if TYPE_CHECKING:
@@ -51,7 +52,7 @@ class Fetched(dict[TP, list[Any]]):
         self.before: dict[TP, int] = {}
         self.after: dict[TP, int] = {}
         #: Where the changes of a partition of requests end, where the same fetch tells; see `Batch.end`.
-        self.ends: dict[TP, int | None] = {}
+        self.ends: dict[TP, tuple[int | None, Confirmation | None]] = {}
 
 
 class ConsumerThread(driver.AIOKafkaConsumerThread):
@@ -64,8 +65,7 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
 
     #: Until when (monotonic seconds) the group surely counts us as a member.
     lease_until = 0.0
-    #: See `Fetches`.
-    on_ends: OnEnds
+    engine: Engine
     #: The topics `consent.changes` and `eligibility.requests`, with their prefix.
     changes: str
     requests: str
@@ -114,10 +114,17 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
             return alive
 
         coordinator._do_heartbeat = beat_and_note
-        self._fetches = Fetches(self._ensure_consumer(), self.changes, self.requests, self.on_ends)
+        self._fetches = Fetches(
+            self._ensure_consumer(),
+            self.engine.cluster,
+            self.engine.barrier,
+            self.changes,
+            self.requests,
+            in_order=self.engine.config.fence == "fetch",
+        )
 
     async def on_thread_stop(self) -> None:
-        self._fetches.cancel()
+        await self._fetches.close()
         await stop_consumer(self._consumer, super().on_thread_stop())
 
     def _create_worker_consumer(self, transport: Any) -> Any:
@@ -155,7 +162,8 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
                 for tp, brought in self._fetches.take(wanted).items():
                     if brought.records:
                         fetched[tp] = brought.records
-                    fetched.before[tp], fetched.after[tp], fetched.ends[tp] = brought[1:]
+                    fetched.before[tp], fetched.after[tp] = brought.before, brought.after
+                    fetched.ends[tp] = brought.end, brought.confirmation
                 # Before the next fetch is sent: that waits for these to be taken.
                 fetched.at = monotonic()
                 left = deadline - fetched.at
@@ -240,7 +248,7 @@ class Consumer(driver.Consumer):
     def _new_consumer_thread(self) -> ConsumerThread:
         thread = ConsumerThread(self, loop=self.loop, thread_loop=self.loop, beacon=self.beacon)
         config = self.app.engine.config
-        thread.on_ends = self.app.engine.fetched_ends.tell
+        thread.engine = self.app.engine
         thread.changes = config.topic(topics.CHANGES.name)
         thread.requests = config.topic(topics.REQUESTS.name)
         thread.changelogs = frozenset(config.topic(spec.name) for spec in topics.CHANGELOGS.values())
@@ -364,7 +372,8 @@ class Consumer(driver.Consumer):
         """Records for the engine; once they are done the next commit counts them."""
         after = fetched.after[tp]
         done = partial(self._acked[tp].append, after - 1)
-        return Batch(tp.partition, records, fetched.before[tp], after, fetched.at, done, fetched.ends.get(tp))
+        end, confirmation = fetched.ends.get(tp, (None, None))
+        return Batch(tp.partition, records, fetched.before[tp], after, fetched.at, done, end, confirmation)
 
     def _message(self, tp: TP, offset: int, value: Any) -> ConsumerMessage:
         return ConsumerMessage(

@@ -303,6 +303,18 @@ async def deletions_kept_s(config: Config, cluster: Cluster) -> dict[str, float]
     return {table: _number(configs[state.name], "delete.retention.ms") / 1000 for table, state in states.items()}
 
 
+async def min_in_sync(config: Config) -> dict[str, int]:
+    """`min.insync.replicas` of our topics that are there, by full name; nothing where it may not be read."""
+    states = (await describe(config)).topics.values()
+    try:
+        found = await configs_of(config, states)
+    except KafkaFault as fault:
+        if isinstance(fault.__cause__, ABSENT):
+            raise
+        return {}
+    return {name: max(1, _number(settings, "min.insync.replicas")) for name, settings in found.items()}
+
+
 @asynccontextmanager
 async def connected(config: Config) -> AsyncIterator[AIOKafkaAdminClient]:
     """A client for the cluster's administration, for one block of at most CREATE_S."""

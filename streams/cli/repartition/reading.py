@@ -10,19 +10,15 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from streams.config import Config
 from streams.kafka.connection import connection, stop_consumer
-from streams.kafka.log_reader import LOOK_MS, LogReader
+from streams.kafka.log_reader import LogReader, log_reader
 from streams.topics import TopicSpec
 
 
 @asynccontextmanager
 async def reading(config: Config) -> AsyncIterator[LogReader]:
     """A reader that is stopped at the block's end."""
-    reader = LogReader(config)
-    try:
-        await reader.start()
+    async with log_reader(config) as reader:
         yield reader
-    finally:
-        await reader.stop()
 
 
 async def ends_of(config: Config, spec: TopicSpec) -> Mapping[int, int]:
@@ -41,7 +37,7 @@ async def records_of(config: Config, spec: TopicSpec) -> AsyncIterator[tuple[int
         ends = await consumer.end_offsets(tps)
         left = {tp for tp in tps if ends[tp]}
         while left:
-            for tp, records in (await consumer.getmany(*left, timeout_ms=LOOK_MS)).items():
+            for tp, records in (await consumer.getmany(*left, timeout_ms=50)).items():
                 yield tp.partition, records
             left = {tp for tp in left if await consumer.position(tp) < ends[tp]}
     finally:
