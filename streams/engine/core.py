@@ -21,9 +21,10 @@ from streams.engine.partition import Partition
 from streams.engine.records import Batch, Joints, LostError
 from streams.engine.table import BytesStore
 from streams.kafka.cluster import Cluster
+from streams.kafka.coordinators import GROUP, Coordinators
 from streams.kafka.leader_watch import LeaderWatch
 from streams.kafka.log_reader import LogReader
-from streams.kafka.ownership import Fences
+from streams.kafka.ownership import FencedError, Fences
 from streams.kafka.read_barrier import ReadBarrier
 from streams.kafka.records import Place
 from streams.logs import about
@@ -93,7 +94,8 @@ class Engine:
         self.changes_writer = Writer(self.cluster, "changes")
         self.requests_writer = Writer(self.cluster, "requests")
         self.intake_writer = Writer(self.cluster, "intake")
-        self.reader = LogReader(self.cluster, self.barrier)
+        self.groups = Coordinators(self.cluster, "group", GROUP)
+        self.reader = LogReader(self.cluster, self.barrier, self.groups)
         self._fences = Fences(self.cluster)
         self._renewing: asyncio.Task[None] | None = None
         self.opener: Opener
@@ -106,6 +108,8 @@ class Engine:
         self.on_pressure: Callable[[TP, bool], None] = lambda _tp, _full: None
         #: Whether the group surely still counts this worker as a member.
         self.lease: Callable[[], bool] = lambda: False
+        #: Lets the group assign the partitions anew.
+        self.join_again: Callable[[], None] = lambda: None
         #: The store of a table, by the table's name.
         self._store = store
 
@@ -125,7 +129,7 @@ class Engine:
         if self._renewing is not None:
             self._renewing.cancel()
         writers = self.changes_writer, self.requests_writer, self.intake_writer
-        users = (*writers, self.reader, self._fences, self._watch, self.barrier)
+        users = (*writers, self.reader, self.groups, self._fences, self._watch, self.barrier)
         await asyncio.gather(*(user.stop() for user in users))
         await self.cluster.stop()
 
@@ -142,8 +146,14 @@ class Engine:
                 self.fail(exc)
 
     def fail(self, error: BaseException) -> None:
-        """The worker cannot go on: nothing behind this point may be acked."""
-        if not self.failed.done():
+        """The worker cannot go on: nothing behind this point may be acked.
+
+        Where another worker owns a partition now, the group knows better whose it is: it assigns them anew.
+        """
+        if isinstance(error, FencedError):
+            log.warning("%s: joining the group again", error)
+            self.join_again()
+        elif not self.failed.done():
             self.failed.set_result(error)
 
     def restored(self, tp: TP) -> int:

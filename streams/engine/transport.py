@@ -17,15 +17,20 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from faust.assignor.partition_assignor import PartitionAssignor
+from faust.tables import manager
+from faust.tables.recovery import Recovery
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP, ConsumerMessage
 from mode.utils.futures import maybe_async
 
 from streams import topics
 from streams.engine.records import Batch
+from streams.kafka.cluster import by_topic
 from streams.kafka.connection import stop_consumer
 from streams.kafka.errors import IllegalStateError, KafkaError
 from streams.kafka.fetcher import Fetches
+from streams.kafka.group_client import CoordinatorWatch, adapt, join_again
+from streams.kafka.ownership import FencedError
 from streams.kafka.read_barrier import Confirmation
 from streams.kafka.records import OffsetAndMetadata, TopicPartition
 
@@ -77,6 +82,7 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
     #: The partitions that Faust wants at present, and whether changelogs are among them.
     _active: frozenset[TP] = frozenset()
     _restores = False
+    _coordinator_watch: CoordinatorWatch
     #: When (monotonic seconds) the positions of all of them were looked at.
     _all_looked_at = -inf
     _serving: asyncio.Task[None]
@@ -123,7 +129,11 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
             in_order=self.engine.config.fence == "fetch",
         )
 
+        self._coordinator_watch = CoordinatorWatch(self._ensure_consumer(), self.engine.groups)
+        self._coordinator_watch.start()
+
     async def on_thread_stop(self) -> None:
+        await self._coordinator_watch.stop()
         await self._fetches.close()
         await stop_consumer(self._consumer, super().on_thread_stop())
 
@@ -132,6 +142,7 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
         # Producers may be transactional: what they abort never happened.
         consumer._isolation_level = "read_committed"
         consumer._fetch_max_wait_ms = FETCH_MAX_WAIT_MS
+        adapt(consumer, self.engine.groups)
         return consumer
 
     async def _fetch_records(
@@ -202,12 +213,29 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
         return {tp: state.position for tp, state in states.items() if state.has_valid_position}
 
     async def committed(self, tps: Iterable[TP]) -> dict[TP, int]:
-        """The group's committed offset of each partition; 0 where there is none."""
-        return await self.call_thread(self._committed, list(tps))  # type: ignore[no-any-return]
+        """The group's committed offset of each partition; 0 where there is none. Waits for brokers that are away."""
+        found: dict[TP, int] = {}
+        for topic, numbers in by_topic(tps).items():
+            offsets = await self.engine.reader.committed(self.app.conf.id, topic, numbers)
+            found.update((TP(topic, number), offset) for number, offset in offsets.items())
+        return found
 
-    async def _committed(self, tps: list[TP]) -> dict[TP, int]:
-        consumer = self._ensure_consumer()
-        return {tp: await consumer.committed(tp) or 0 for tp in tps}
+    async def highwaters(self, *partitions: TP) -> dict[TP, int]:
+        """Where partitions end, asked through the read barrier. Waits for brokers that are away."""
+        found: dict[TP, int] = {}
+        for topic, numbers in by_topic(partitions).items():
+            ends = await self.engine.reader.ends(topic, numbers)
+            found.update((TP(topic, number), end) for number, end in ends.items())
+        return found
+
+    async def earliest_offsets(self, *partitions: TP) -> dict[TP, int]:
+        """Where partitions begin. Waits for brokers that are away."""
+        begin = self.engine.reader.beginning
+        return dict(zip(partitions, await asyncio.gather(*(begin(*tp) for tp in partitions)), strict=True))
+
+    def join_again(self) -> None:
+        """Let the group assign its partitions anew."""
+        join_again(self._ensure_consumer())
 
     async def _commit(self, offsets: Mapping[TP, int]) -> bool:
         """Commit; a broker that is away or a rebalance under way is no reason to end: the next commit says it all."""
@@ -400,6 +428,10 @@ class Consumer(driver.Consumer):
             for waiter in fetcher._fetch_waiters:
                 fetcher._notify(waiter)
 
+    def join_again(self) -> None:
+        """Let the group assign its partitions anew. Does not wait."""
+        self._thread.join_again()
+
     @property
     def holds_lease(self) -> bool:
         """Whether the group surely still counts this worker as a member, so that its partitions are its own."""
@@ -422,7 +454,12 @@ class Consumer(driver.Consumer):
         committed = await self._thread.committed(sources)
         # The assignment that brought us here is as good a sign of life as a heartbeat.
         self._thread.lease_until = monotonic() + self.app.conf.broker_session_timeout
-        starts = await self.engine.open(committed)
+        try:
+            starts = await self.engine.open(committed)
+        except FencedError as error:
+            self.engine.fail(error)
+            # The group assigns the partitions anew, which ends this wait.
+            await asyncio.get_running_loop().create_future()
         await self.seek_wait(starts)
         for tp, offset in starts.items():
             self._read_offset[tp] = offset or None
@@ -471,6 +508,26 @@ class Transport(driver.Transport):
     """Faust's transport with our consumer."""
 
     Consumer = Consumer
+
+
+class _Recovery(Recovery):
+    """Faust's recovery without its limits of time: a broker that is away is waited for."""
+
+    async def _wait(self, coro: Any, timeout: Any = None) -> None:  # noqa: ARG002, ASYNC109 - Faust's signature
+        await super()._wait(coro)
+
+
+class TableManager(manager.TableManager):
+    """Faust's table manager with our recovery."""
+
+    _recovery: Recovery | None
+
+    @property
+    def recovery(self) -> Recovery:
+        """The service that restores tables."""
+        if self._recovery is None:
+            self._recovery = _Recovery(self.app, self, beacon=self.beacon, loop=self.loop)
+        return self._recovery
 
 
 class Assignor(PartitionAssignor):

@@ -1,69 +1,90 @@
-"""Finding the broker that coordinates a transactional id or a group."""
+"""Finding the broker that coordinates a transactional id or a group, and asking it."""
 
 from __future__ import annotations
 
+import asyncio
 import random
+from collections import defaultdict
 from typing import Any
 
-from aiokafka.errors import KafkaConnectionError, KafkaError, for_code
+from aiokafka.errors import (
+    GroupCoordinatorNotAvailableError,
+    KafkaConnectionError,
+    KafkaError,
+    for_code,
+)
 from aiokafka.protocol.coordination import FindCoordinatorRequest
 
-from streams.kafka.cluster import Cluster
+from streams.kafka.cluster import ANSWER_S, Cluster
 
 GROUP, TRANSACTION = 0, 1
-#: Whoever lives answers in milliseconds, but for what has to be replicated first.
-ANSWER_S = 5.0
+#: A coordinator that lives answers in milliseconds, but for what has to be replicated first.
+REPLICATED_S = 5.0
+#: At most this many brokers are asked who coordinates.
+ASKED_AT_ONCE = 5
+#: What a broker's word for itself counts, against another's word for it.
+FOR_ITSELF = 0.5
 
 
 class Coordinators:
     """Sends requests to the coordinators of transactional ids, or of groups, wherever they are at the moment.
 
-    A broker that is cut off from the others goes on taking itself for the coordinator of what it had, and answers
-    nothing that must be replicated. So whoever does not answer in time is not asked again where it is.
+    A broker that is cut off from the others goes on naming itself the coordinator of what it had, and answers nothing
+    that must be replicated. So several brokers are asked who coordinates, and the one that most of them name is it.
     """
 
     def __init__(self, cluster: Cluster, purpose: str, kind: int = TRANSACTION) -> None:
         self._cluster = cluster
         self._kind = kind
-        self._connections = cluster.connections(purpose, ANSWER_S)
+        self._connections = cluster.connections(purpose, REPLICATED_S)
+        self._asking = cluster.connections(f"{purpose}-finding", ANSWER_S)
         self._known: dict[str, int] = {}
-        #: Who did not answer last, by id.
-        self._silent: dict[str, int] = {}
 
     async def stop(self) -> None:
         """Close the connections; requests under way fail."""
-        await self._connections.close()
+        await asyncio.gather(self._connections.close(), self._asking.close())
 
     async def send(self, name: str, request: Any) -> Any:
-        """The coordinator's answer. Raises KafkaError; RequestTimedOutError if there is none within ANSWER_S."""
+        """The coordinator's answer. Raises KafkaError; RequestTimedOutError if there is none within REPLICATED_S."""
         node = self._known.get(name)
         if node is None:
-            node = self._known[name] = await self._find(name)
+            node = self._known[name] = await self.find(name)
         try:
             return await self._connections.send(node, request)
         except KafkaError:
             self.forget(name)
-            self._silent[name] = node
             raise
 
     def forget(self, name: str) -> None:
-        """It is elsewhere now: look for it again."""
+        """It may be elsewhere now: look for it again."""
         self._known.pop(name, None)
 
-    async def _find(self, name: str) -> int:
-        silent = self._silent.pop(name, None)
-        # Who did not answer would name itself.
-        nodes = [node for node in self._cluster.nodes() if node != silent] or self._cluster.nodes()
-        if not nodes:
-            self._cluster.doubt()
+    async def find(self, name: str) -> int:
+        """The broker that most of the brokers name; waits for their answers, at most ANSWER_S and a connection's time.
+
+        Raises KafkaError where none names one, and where this client may not know.
+        """
+        nodes = self._cluster.nodes()
+        nodes = random.sample(nodes, min(ASKED_AT_ONCE, len(nodes)))
+        request = FindCoordinatorRequest(name, self._kind)
+        answers = await asyncio.gather(*(self._asking.send(node, request) for node in nodes), return_exceptions=True)
+        votes: dict[int, float] = defaultdict(float)
+        errors: list[KafkaError] = []
+        for node, answer in zip(nodes, answers, strict=True):
+            if isinstance(answer, BaseException):
+                if not isinstance(answer, KafkaError):
+                    raise answer
+                errors.append(answer)
+            elif answer.error_code:
+                errors.append(for_code(answer.error_code)(name))
+            else:
+                votes[answer.coordinator_id] += FOR_ITSELF if answer.coordinator_id == node else 1.0
+        if votes:
+            return max(votes, key=votes.__getitem__)
+        self._cluster.doubt()
+        denied = next((error for error in errors if not error.retriable), None)
+        if denied is not None:
+            raise denied
+        if not errors:
             raise KafkaConnectionError("no broker is known")
-        (node,) = random.sample(nodes, 1)
-        try:
-            answer = await self._connections.send(node, FindCoordinatorRequest(name, self._kind))
-        except KafkaError:
-            self._silent[name] = node
-            raise
-        if answer.error_code:
-            raise for_code(answer.error_code)(name)
-        coordinator: int = answer.coordinator_id
-        return coordinator
+        raise GroupCoordinatorNotAvailableError(name)

@@ -59,16 +59,15 @@ class LogReader:
     of a log is its own, from whichever leader: records below a high watermark never change.
     """
 
-    def __init__(self, cluster: Cluster, barrier: ReadBarrier) -> None:
+    def __init__(self, cluster: Cluster, barrier: ReadBarrier, groups: Coordinators) -> None:
         self._cluster = cluster
         self._barrier = barrier
         self._connections = cluster.connections("reader", ANSWER_S)
-        self._groups = Coordinators(cluster, "groups", GROUP)
+        self._groups = groups
 
     async def stop(self) -> None:
         """Close the connections; what is under way fails."""
         await self._connections.close()
-        await self._groups.stop()
 
     async def end(self, topic: str, partition: int) -> int:
         """The offset behind the last record that a partition holds, see `ends`."""
@@ -231,12 +230,14 @@ async def log_reader(config: Config) -> AsyncIterator[LogReader]:
     min_in_sync = await admin.min_in_sync(config)
     cluster = Cluster(config, f"{config.group}-reader", [config.topic(spec.name) for spec in topics.ALL])
     barrier = ReadBarrier(cluster, min_in_sync, quorum=config.read_barrier == "quorum")
-    reader = LogReader(cluster, barrier)
+    groups = Coordinators(cluster, "group", GROUP)
+    reader = LogReader(cluster, barrier, groups)
     try:
         await cluster.start()
         yield reader
     finally:
         await reader.stop()
+        await groups.stop()
         await barrier.stop()
         await cluster.stop()
 
