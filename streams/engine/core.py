@@ -316,18 +316,24 @@ class Engine:
         there to the table. So all changes of this moment must be through the first, and then these partitions' ends of
         that topic through the second. False too if one of them is not ours any more.
         """
-        ends = await self.ends_of_changes(range(self.config.partitions))
-        while ends := await self._not_told(ends):
+        asking = asyncio.create_task(self._wait_for_everybody(numbers))
+        while not asking.done() and not stopped():
+            await asyncio.wait([asking], timeout=POLL_S)
+        if not asking.done():
+            asking.cancel()
+            return False
+        return asking.result()
+
+    async def _wait_for_everybody(self, numbers: Iterable[int]) -> bool:
+        ends = await self._not_told(await self.ends_of_changes(range(self.config.partitions)))
+        while ends:
             await asyncio.sleep(POLL_S)
-            if stopped():
-                return False
+            ends = await self._not_told(ends)
         ends = await self.reader.ends(self.config.topic(topics.IDENTITIES.name), numbers)
         while ends.keys() <= self.tables.identities.keys():
             if all(self.tables.identities[number].applied >= end for number, end in ends.items()):
                 return True
             await asyncio.sleep(POLL_S)
-            if stopped():
-                return False
         return False
 
     async def _not_told(self, ends: Mapping[int, int]) -> dict[int, int]:
