@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 
-from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic, RecordsToDelete
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.client import AIOKafkaClient, CoordinationType
 from aiokafka.errors import (
@@ -30,6 +30,7 @@ from aiokafka.errors import (
     for_code,
 )
 from aiokafka.protocol.group import HeartbeatRequest
+from aiokafka.structs import TopicPartition
 
 from streams import topics
 from streams.config import Config
@@ -301,6 +302,13 @@ async def deletions_kept_s(config: Config, cluster: Cluster) -> dict[str, float]
     states = {table: cluster.topics[spec.name] for table, spec in topics.CHANGELOGS.items()}
     configs = await configs_of(config, states.values())
     return {table: _number(configs[state.name], "delete.retention.ms") / 1000 for table, state in states.items()}
+
+
+async def delete_records(config: Config, topic: str, ends: Mapping[int, int]) -> None:
+    """Delete the records of the topic of this full name below these offsets, by partition; returns once it is done."""
+    there = {TopicPartition(topic, number): RecordsToDelete(end) for number, end in ends.items() if end}
+    async with connected(config) as admin:
+        await admin.delete_records(there)
 
 
 @asynccontextmanager
