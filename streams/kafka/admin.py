@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 
-from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic, RecordsToDelete
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.client import AIOKafkaClient, CoordinationType
 from aiokafka.errors import (
@@ -30,6 +30,7 @@ from aiokafka.errors import (
     for_code,
 )
 from aiokafka.protocol.group import HeartbeatRequest
+from aiokafka.structs import TopicPartition
 
 from streams import topics
 from streams.config import Config
@@ -313,6 +314,13 @@ async def min_in_sync(config: Config) -> dict[str, int]:
             raise
         return {}
     return {name: max(1, _number(settings, "min.insync.replicas")) for name, settings in found.items()}
+
+
+async def delete_records(config: Config, topic: str, ends: Mapping[int, int]) -> None:
+    """Delete the records of the topic of this full name below these offsets, by partition; returns once it is done."""
+    there = {TopicPartition(topic, number): RecordsToDelete(end) for number, end in ends.items() if end}
+    async with connected(config) as admin:
+        await admin.delete_records(there)
 
 
 @asynccontextmanager

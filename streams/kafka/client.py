@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import asyncio
 import heapq
-from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from types import TracebackType
+from typing import Any
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.errors import KafkaError
@@ -19,6 +20,7 @@ from streams.config import Config
 from streams.domain.keys import partition_of
 from streams.kafka.admin import CONNECT_S, KafkaFault, opening, partitions_of, plain_faults
 from streams.kafka.connection import connection, stop_consumer
+from streams.kafka.log_reader import LOOK_MS
 from streams.topics import INPUT_BYTES
 
 ACK_S = 20.0  # an acknowledgement takes milliseconds; by then the broker has gone
@@ -247,6 +249,26 @@ class Reader:
                     left.discard(tp)
             if not follow and loop.time() - last_progress > STALL_S:
                 raise KafkaFault(f"Kafka at {self._config.bootstrap_servers} stopped answering")
+
+
+async def all_records(config: Config, topic: str, partitions: Iterable[int]) -> AsyncIterator[tuple[int, list[Any]]]:
+    """Everything that these partitions hold at the first call, aborted transactions included; partition and records.
+
+    Records of a partition come in their order. Waits until every end of then is reached; raises what aiokafka raises.
+    """
+    consumer = AIOKafkaConsumer(**connection(config), enable_auto_commit=False, auto_offset_reset="earliest")
+    tps = [TopicPartition(topic, number) for number in partitions]
+    await consumer.start()
+    try:
+        consumer.assign(tps)
+        ends = await consumer.end_offsets(tps)
+        left = {tp for tp in tps if ends[tp]}
+        while left:
+            for tp, records in (await consumer.getmany(*left, timeout_ms=LOOK_MS)).items():
+                yield tp.partition, records
+            left = {tp for tp in left if await consumer.position(tp) < ends[tp]}
+    finally:
+        await stop_consumer(consumer)
 
 
 def _merge(fetched: Mapping[TopicPartition, Sequence[object]], ends: Mapping[int, int] | None) -> list[Record]:

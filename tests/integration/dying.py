@@ -1,6 +1,6 @@
 """A command that is killed on its way: `python -m tests.integration.dying MODULE:NAME:COUNT COMMAND ...`.
 
-SIGKILL comes at the COUNTth call of the function of that name in the module (in `streams.cli`), before it runs.
+SIGKILL comes at the COUNTth call of the function of that name in the module (in `streams`), before it runs.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ def die_at(place: str) -> None:
     """Put a function in the place of the one that is named."""
     module, path, times = place.split(":")
     *names, last = path.split(".")
-    owner: Any = reduce(getattr, names, importlib.import_module(f"streams.cli.{module}"))
+    owner: Any = reduce(getattr, names, importlib.import_module(f"streams.{module}"))
     real, calls = getattr(owner, last), count(1)
 
     def dying(*arguments: Any, **named: Any) -> Any:

@@ -21,10 +21,11 @@ from aiokafka.errors import MessageSizeTooLargeError
 from streams import topics
 from streams.broker import ChosenBroker
 from streams.cli import sample
-from streams.cli.repartition.closing import close_inputs, closed_inputs, open_inputs, own_settings
+from streams.cli.repartition.closing import close_inputs, closed_inputs, open_inputs
 from streams.cli.repartition.copying import copying
 from streams.domain.keys import is_settings_key
 from streams.kafka import admin
+from streams.kafka.topic_configs import own_settings
 from streams.topics import TopicSpec
 from tests.cli.world import invoke
 from tests.integration.compare import Comparison
@@ -292,18 +293,18 @@ def test_a_difference_is_named_and_nothing_is_switched(
 
 #: Where the command is killed: each time a step further on.
 STEPS = [
-    "repartition.making:alter:1",
-    "repartition.making:close_inputs:1",
-    "repartition.making:alter:2",
-    "repartition.copying:AIOKafkaProducer.send_offsets_to_transaction:1",
-    "repartition.copying:AIOKafkaProducer.send_offsets_to_transaction:2",
-    "repartition.copying:AIOKafkaProducer.commit_transaction:1",
-    "repartition.running:close_inputs:1",
-    "repartition.running:compare:1",
-    "repartition.running:finish:1",
-    "repartition.switching:connected:1",
-    "repartition.closing:alter:4",
-    "repartition.switching:alter:1",
+    "cli.repartition.making:alter:1",
+    "cli.repartition.making:close_inputs:1",
+    "cli.repartition.making:alter:2",
+    "kafka.copier:AIOKafkaProducer.send_offsets_to_transaction:1",
+    "kafka.copier:AIOKafkaProducer.send_offsets_to_transaction:2",
+    "kafka.copier:AIOKafkaProducer.commit_transaction:1",
+    "cli.repartition.running:close_inputs:1",
+    "cli.repartition.running:compare:1",
+    "cli.repartition.running:finish:1",
+    "cli.repartition.switching:delete_records:1",
+    "cli.repartition.closing:alter:4",
+    "cli.repartition.switching:alter:1",
 ]
 
 
@@ -324,7 +325,7 @@ def test_killed_at_any_step_it_goes_on_there(
         assert killed.returncode == -signal.SIGKILL, (step, killed.stdout, killed.stderr)
         if after is None and _exists(new):
             after = make_worker(new).start().ready()
-        if step == "repartition.running:compare:1":
+        if step == "cli.repartition.running:compare:1":
             assert ask(before, org).status_code == 503, "it was killed with the old installation closed"
     repartition(old, new)
     assert ask(before, org).status_code == 200, "whoever copies on has opened it again"

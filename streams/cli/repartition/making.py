@@ -7,9 +7,10 @@ from dataclasses import replace
 from streams import topics
 from streams.config import Config
 from streams.kafka import admin
+from streams.kafka.topic_configs import alter, own_settings
 
 from ..root import Failure
-from .closing import alter, close_inputs, closed_inputs, open_inputs, own_settings
+from .closing import close_inputs, closed_inputs, open_inputs
 from .reading import ends_of
 
 TIMES = "message.timestamp.type"

@@ -5,14 +5,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-from aiokafka import TopicPartition
-from aiokafka.admin import RecordsToDelete
-
 from streams import topics
 from streams.config import Config
-from streams.kafka.admin import connected
+from streams.kafka.admin import delete_records
+from streams.kafka.topic_configs import alter
 
-from .closing import alter, open_inputs
+from .closing import open_inputs
 from .comparing import States, states_of
 from .copying import Copying
 from .making import LIVE, TIMES
@@ -56,11 +54,7 @@ async def finish(new: Config) -> None:
     The broker sets the times from here on, which says that the switch is done: so that is the last step.
     """
     ends = await ends_of(new, topics.NOTIFICATIONS)
-    name = new.topic(topics.NOTIFICATIONS.name)
-    async with connected(new) as client:
-        await client.delete_records(
-            {TopicPartition(name, number): RecordsToDelete(end) for number, end in ends.items() if end}
-        )
+    await delete_records(new, new.topic(topics.NOTIFICATIONS.name), ends)
     await open_inputs(new)
     await alter(new, {topics.CHANGES.name: {TIMES: LIVE}})
 

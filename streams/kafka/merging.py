@@ -7,9 +7,9 @@ from collections import deque
 from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
-from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka import AIOKafkaConsumer
 
-from streams.kafka.records import Record
+from streams.kafka.records import Record, TopicPartition
 
 FETCH_WAIT_MS = 200
 
@@ -18,6 +18,7 @@ class Merged:
     """A topic's committed records in the order of their times, those of a partition always in its own.
 
     :param consumer: started, with the partitions assigned and a position in each.
+    :param start: those positions.
     """
 
     def __init__(self, consumer: AIOKafkaConsumer, start: Mapping[TopicPartition, int]) -> None:
@@ -27,7 +28,10 @@ class Merged:
         self.positions = dict(start)
 
     async def until(self, ends: Mapping[TopicPartition, int]) -> AsyncIterator[tuple[int, Record]]:
-        """Partition and record, of all below these ends; a few beyond may come too."""
+        """Partition and record, of all below these ends; a few beyond may come too.
+
+        Waits for records as long as an end is not reached. Raises what aiokafka raises.
+        """
         heads: list[tuple[int, TopicPartition]] = []
         idle = set(ends)
         while True:
