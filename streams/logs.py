@@ -32,8 +32,8 @@ _VERBOSE: Final = (
     "faust", "mode", "aiokafka", "uvicorn", "streams.app", "streams.engine.transport", "streams.engine.table",
 )  # fmt: skip
 
-#: The loggers whose warnings go through `Seldom`, each with those below it.
-_FLOODING: Final = tuple(f"{name}." for name in _VERBOSE)
+#: The loggers whose warnings go through `Seldom`, each with those below it. What uvicorn logs is one request's error.
+_FLOODING: Final = tuple(f"{name}." for name in _VERBOSE if name != "uvicorn")
 #: Seconds between two lines that say the same.
 EVERY_S: Final = 30.0
 #: After so many times `EVERY_S` without a word from its caller a condition is forgotten.
@@ -236,9 +236,9 @@ class OngoingBy:
 class Seldom(logging.Filter):
     """Lets a warning or error of a library through once, then at most every `every_s` seconds.
 
-    Two lines are alike if logger, level and message without its arguments and numbers are. The next one that passes
-    says how many were held back: `... (and 37 more like it)`. Loggers of ours are not touched, but for those under
-    which Faust's services log; neither is what is logged below the level of a warning.
+    Two lines are alike if logger, level, exception's type, and the message without arguments and numbers are. The next
+    one that passes says how many were held back: `... (and 37 more like it)`. Loggers of ours are not touched, but for
+    those under which Faust's services log; neither is what is logged below the level of a warning.
 
     For a handler: a logger's filter does not see what is logged to the loggers below it.
     """
@@ -248,13 +248,14 @@ class Seldom(logging.Filter):
         self._every_s = every_s
         self._clock = clock
         #: When a line like it passed, and how many were held back since.
-        self._passed: dict[tuple[str, int, str], tuple[float, int]] = {}
+        self._passed: dict[tuple[str, int, type | None, str], tuple[float, int]] = {}
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Whether the record is logged; notes on it how many were not."""
         if record.levelno < logging.WARNING or not f"{record.name}.".startswith(_FLOODING):
             return True
-        alike = (record.name, record.levelno, _DIGITS.sub("#", str(record.msg)))
+        raised = record.exc_info[0] if record.exc_info else None
+        alike = (record.name, record.levelno, raised, _DIGITS.sub("#", str(record.msg)))
         now = self._clock()
         at, held = self._passed.pop(alike, (-math.inf, 0))
         if now - at < self._every_s:
@@ -263,7 +264,7 @@ class Seldom(logging.Filter):
         if held:
             record.msg, record.args = f"{record.getMessage()} (and {held} more like it)", ()
         if len(self._passed) >= _REMEMBERED:
-            del self._passed[next(iter(self._passed))]  # that which was seen last longest ago
+            self._passed.pop(next(iter(self._passed)), None)  # that which was seen last longest ago
         self._passed[alike] = now, 0
         return True
 

@@ -317,6 +317,15 @@ def test_what_is_alike_is_of_the_same_logger_and_level(seldom: logs.Seldom, capl
     assert len(caplog.messages) == 8
 
 
+def test_another_exception_is_not_alike(seldom: logs.Seldom, caplog: pytest.LogCaptureFixture) -> None:
+    for kind in (ValueError, KeyError, ValueError):
+        try:
+            raise kind("odd")
+        except kind:
+            logging.getLogger("mode.services").exception("crashed")
+    assert len(caplog.messages) == 2
+
+
 def test_our_own_lines_and_those_below_a_warning_are_not_held_back(
     seldom: logs.Seldom, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -324,8 +333,9 @@ def test_our_own_lines_and_those_below_a_warning_are_not_held_back(
     for _ in range(3):
         log.warning("dead letter")
         logging.getLogger("streams.application").warning("another logger than streams.app")
+        logging.getLogger("uvicorn.error").error("Exception in ASGI application")
         logging.getLogger("aiokafka.consumer").info("a step of a rebalance")
-    assert len(caplog.messages) == 9
+    assert len(caplog.messages) == 12
 
 
 def test_messages_without_end_are_not_all_remembered(seldom: logs.Seldom, caplog: pytest.LogCaptureFixture) -> None:
