@@ -237,6 +237,12 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
         """Let the group assign its partitions anew."""
         join_again(self._ensure_consumer())
 
+    def verify_event_path(self, now: float, tp: TP) -> None:
+        """Nothing: Faust would look at aiokafka's fetches, of which there are none, and log each partition as stuck."""
+
+    def verify_recovery_event_path(self, now: float, tp: TP) -> None:
+        """Nothing, for the same reason."""
+
     async def _commit(self, offsets: Mapping[TP, int]) -> bool:
         """Commit; a broker that is away or a rebalance under way is no reason to end: the next commit says it all."""
         consumer = self._ensure_consumer()
