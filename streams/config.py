@@ -38,6 +38,10 @@ def _option(
     return field(default_factory=factory, metadata=metadata, repr=not secret)
 
 
+#: What CONSENT_READ_BARRIER=leader gives up.
+NOT_PROMISED = "CONSENT_READ_BARRIER is leader: after a change of leader, acknowledged changes can be missed"
+
+
 @dataclass(frozen=True, slots=True)
 class Config:
     """One worker's or command's options. Field `x_y` is the environment variable `CONSENT_X_Y`."""

@@ -28,6 +28,9 @@ from streams.http.logins import Refusal
 from streams.http.service import Service
 from streams.http.users import UsersError
 from streams.kafka import admin
+from streams.kafka.connection import anybody_answers, survive_resets
+from streams.kafka.errors import KafkaError
+from streams.logs import Ongoing
 
 log = logging.getLogger("consent_streams")
 
@@ -45,6 +48,10 @@ PROGRESS_EVERY_S = 2.0
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_ARENA_MAX = -1, -3, -8
 
 
+#: The topics, how long changelogs remember deletions, and `min.insync.replicas` by topic.
+Checked = tuple[admin.Cluster, Mapping[str, float], Mapping[str, int]]
+
+
 class WorkerError(Exception):
     """The worker cannot start or go on; the message is one clear line."""
 
@@ -52,6 +59,7 @@ class WorkerError(Exception):
 def run_worker(config: Config) -> int:
     """Run a worker until a signal or an error ends it; returns its exit code: 0 after a signal, else 1."""
     logs.set_up(config.log_level, config.log_format)
+    survive_resets()
     try:
         held = guard.lock(config.datadir / "state")
         return loop.run(_run(config, held))
@@ -121,7 +129,28 @@ def _listen(config: Config) -> socket.socket:
     return listener
 
 
-async def _check(config: Config) -> tuple[admin.Cluster, Mapping[str, float], Mapping[str, int]]:
+async def _check(config: Config) -> Checked:
+    """What `_check_once` finds; waits for brokers that are away, as long as any is there.
+
+    Where none answers from the start, most likely it is not where it is said to be.
+    """
+    away = Ongoing(log, "waiting for Kafka")
+    while True:
+        try:
+            found = await _check_once(config)
+        except admin.KafkaFault as fault:
+            cause = fault.__cause__
+            passes = isinstance(cause, admin.ABSENT) or (isinstance(cause, KafkaError) and cause.retriable)
+            if not passes or not await anybody_answers(config):
+                raise
+            away.happens(fault)
+            await asyncio.sleep(LOOK_EVERY_S)
+        else:
+            away.over()
+            return found
+
+
+async def _check_once(config: Config) -> Checked:
     """Raises what keeps the worker from starting.
 
     Returns the topics, how long changelogs remember deletions, and `min.insync.replicas` by topic.

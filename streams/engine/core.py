@@ -97,6 +97,8 @@ class Engine:
         self.groups = Coordinators(self.cluster, "group", GROUP)
         self.reader = LogReader(self.cluster, self.barrier, self.groups)
         self._fences = Fences(self.cluster)
+        #: Whether this Kafka was seen to refuse what an earlier owner writes.
+        self._owns = False
         self._renewing: asyncio.Task[None] | None = None
         self.opener: Opener
         self.tables = Tables({}, {})
@@ -119,8 +121,9 @@ class Engine:
         return self.tables.customers
 
     async def start(self) -> None:
-        """Wait until some broker answers, and begin to watch who leads."""
+        """Wait until some broker answers, and begin to watch who leads. Raises BarrierError."""
         await self.cluster.start()
+        await self.barrier.check(self.config.topic(topics.CHANGES.name))
         self._watch.start()
         self._renewing = asyncio.create_task(self._renew(), name="renew")
 
@@ -189,6 +192,9 @@ class Engine:
             for spec in topics.SOURCES
         }
         numbers = sorted(by_topic[topics.CHANGES.name])
+        if numbers and not self._owns:
+            await self._fences.check(f"{self.config.owner_ids}check-{numbers[0]}", self._changelog(numbers[0]))
+            self._owns = True
         await asyncio.gather(*(self._take(number) for number in numbers))
         tables = Tables(await self._open_all(_CUSTOMERS, numbers), await self._open_all(_IDENTITIES, numbers))
         _check_whole(tables)
@@ -206,6 +212,9 @@ class Engine:
                 metrics.SETTINGS.labels(org_id, number).set(_version_of(partition, org_id))
         found = {TP(self.config.topic(name), number): at for (name, number), at in begin.items()}
         return {tp: at for tp, at in found.items() if tp in committed}
+
+    def _changelog(self, number: int) -> Place:
+        return self.config.topic(topics.CHANGELOG.name), number
 
     async def _take(self, number: int) -> None:
         """Own what is written for this partition: by each writer under an id of its own, since each counts its own."""
@@ -336,7 +345,7 @@ class Engine:
             await asyncio.sleep(POLL_S)
         return False
 
-    async def _not_told(self, ends: Mapping[int, int]) -> dict[int, int]:
+    async def _not_told(self, ends: Mapping[int, int]) -> Mapping[int, int]:
         told = await self._told_of(ends)
         return {partition: end for partition, end in ends.items() if told[partition] < end}
 

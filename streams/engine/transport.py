@@ -9,6 +9,7 @@ faust-streaming 0.15.3 and aiokafka 0.14.0 are held still by tests/engine/test_p
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from contextlib import suppress
 from functools import partial
@@ -33,9 +34,12 @@ from streams.kafka.group_client import CoordinatorWatch, adapt, join_again
 from streams.kafka.ownership import FencedError
 from streams.kafka.read_barrier import Confirmation
 from streams.kafka.records import OffsetAndMetadata, TopicPartition
+from streams.logs import Ongoing
 
 if TYPE_CHECKING:
     from streams.engine.core import Engine
+
+log = logging.getLogger(__name__)
 
 #: One fetch request asks the broker to wait this long for data; new data answers it at once. A partition that has just
 #: been released by its lane waits for the end of the request under way, so this is short.
@@ -108,6 +112,7 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
     async def on_start(self) -> None:
         await super().on_start()
         self.held = set()
+        self._not_committed = Ongoing(log, "offsets are not committed yet")
         coordinator = self._ensure_consumer()._coordinator
         session_s = self.app.conf.broker_session_timeout
         beat = coordinator._do_heartbeat
@@ -257,8 +262,9 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
         try:
             await consumer.commit(mine)
         except (KafkaError, TimeoutError) as exc:
-            self.log.warning("offsets not committed yet: %r", exc)
+            self._not_committed.happens(exc)
             return False
+        self._not_committed.over()
         now = monotonic()
         self.tp_last_committed_at.update(dict.fromkeys(mine, now))
         return True

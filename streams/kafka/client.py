@@ -20,7 +20,6 @@ from streams.config import Config
 from streams.domain.keys import partition_of
 from streams.kafka.admin import CONNECT_S, KafkaFault, opening, partitions_of, plain_faults
 from streams.kafka.connection import connection, stop_consumer
-from streams.kafka.log_reader import LOOK_MS
 from streams.topics import INPUT_BYTES
 
 ACK_S = 20.0  # an acknowledgement takes milliseconds; by then the broker has gone
@@ -264,7 +263,7 @@ async def all_records(config: Config, topic: str, partitions: Iterable[int]) -> 
         ends = await consumer.end_offsets(tps)
         left = {tp for tp in tps if ends[tp]}
         while left:
-            for tp, records in (await consumer.getmany(*left, timeout_ms=LOOK_MS)).items():
+            for tp, records in (await consumer.getmany(*left, timeout_ms=FETCH_WAIT_MS)).items():
                 yield tp.partition, records
             left = {tp for tp in left if await consumer.position(tp) < ends[tp]}
     finally:

@@ -28,6 +28,7 @@ from streams.config import Config
 from streams.kafka.connection import connection
 from streams.kafka.metadata import MetadataRequest
 from streams.kafka.records import Place
+from streams.logs import OngoingBy
 
 log = logging.getLogger(__name__)
 
@@ -80,7 +81,7 @@ class Connections:
         conn = self._open.get(node)
         if conn is not None and conn.connected():
             with suppress(KafkaError):
-                return _answer(conn, conn.send(request))
+                return self._answer(node, conn, conn.send(request))
         return self._open_and_send(node, request)
 
     def send_to_leader(self, node: int, request: Any, leaders: Mapping[Place, Leader]) -> Awaitable[Any]:
@@ -116,7 +117,21 @@ class Connections:
             task.add_done_callback(lambda _: self._opening.pop(node, None))
         # One connection for all who wait for it; none of them ends it for the others.
         conn = await asyncio.shield(task)
-        return await _answer(conn, conn.send(request))
+        return await self._answer(node, conn, conn.send(request))
+
+    async def _answer(self, node: int, conn: AIOKafkaConnection, answer: Awaitable[Any]) -> Any:
+        try:
+            found = await answer
+        except TimeoutError as error:
+            # The next request gets a connection of its own.
+            conn.close(reason=CloseReason.CONNECTION_TIMEOUT)
+            self._cluster.away.happens(node, "no answer in time")
+            raise RequestTimedOutError from error
+        except KafkaConnectionError as error:
+            self._cluster.away.happens(node, error)
+            raise
+        self._cluster.away.over(node)
+        return found
 
     async def _connect(self, node: int) -> AIOKafkaConnection:
         address = self._cluster.address(node)
@@ -130,8 +145,10 @@ class Connections:
                     request_timeout_ms=int(self._timeout_s * 1000),
                     **self._cluster.login,
                 )
-        except (OSError, TimeoutError, RuntimeError) as error:
-            raise KafkaConnectionError(f"broker {node} at {address[0]}:{address[1]}: {error or 'no answer'}") from error
+        except (OSError, TimeoutError, RuntimeError, KafkaConnectionError) as error:
+            reason = f"no connection to {address[0]}:{address[1]}: {error or 'no answer'}"
+            self._cluster.away.happens(node, reason)
+            raise KafkaConnectionError(f"broker {node}: {reason}") from error
         self._open[node] = conn
         return conn
 
@@ -154,15 +171,6 @@ class Connections:
             await asyncio.wait([asyncio.ensure_future(one) for one in closed], timeout=ANSWER_S)
 
 
-async def _answer(conn: AIOKafkaConnection, answer: Awaitable[Any]) -> Any:
-    try:
-        return await answer
-    except TimeoutError as error:
-        # The next request gets a connection of its own.
-        conn.close(reason=CloseReason.CONNECTION_TIMEOUT)
-        raise RequestTimedOutError from error
-
-
 class Cluster:
     """The brokers, and the leaders of some topics' partitions, by the highest epoch that any broker told.
 
@@ -173,6 +181,8 @@ class Cluster:
         self._bootstrap_servers = config.bootstrap_servers
         #: How to log in, in aiokafka's words.
         self.login = {name: value for name, value in connection(config).items() if name != "bootstrap_servers"}
+        #: What is logged of brokers that do not answer.
+        self.away = OngoingBy(log, "broker %s does not answer")
         self._name = name
         self._names = list(names)
         self._addresses: dict[int, tuple[str, int]] = {}

@@ -34,6 +34,7 @@ from streams.kafka.cluster import Cluster, Connections, Leader
 from streams.kafka.protocol import Fetch, Found
 from streams.kafka.read_barrier import Confirmation, ReadBarrier
 from streams.kafka.records import Place, Record
+from streams.logs import OngoingBy
 
 log = logging.getLogger(__name__)
 
@@ -109,6 +110,7 @@ class Fetches:
         self._changes = changes
         self._requests = requests
         self._in_order = in_order
+        self._not_read = OngoingBy(log, "%s-%d is not read yet")
         #: By the broker that they are sent to.
         self._under_way: dict[int, asyncio.Task[None]] = {}
         self._arrived: dict[TopicPartition, _Arrived] = {}
@@ -238,7 +240,7 @@ class Fetches:
             leaders = {tp: one.leader for tp, one in asked.items()}
             answer = await self._connections.send_to_leader(node, request, leaders)
         except KafkaError as exc:
-            log.warning("nothing fetched from broker %s: %r", node, exc)
+            log.debug("nothing fetched from broker %s: %r", node, exc)
             self._cluster.doubt()
         ends = self._ends_of_changes(sent, asked, answer)
         confirmation = self._confirm(ends, asked, answer) if ends else None
@@ -251,6 +253,8 @@ class Fetches:
                 self._refuse(tp, state, found.error)
                 is_refused = True
                 continue
+            if self._not_read:
+                self._not_read.over(tp)
             state.highwater, state.lso = found.end, found.stable
             if found.records:
                 end = ends.get(tp.partition) if tp.topic == self._requests else None
@@ -296,8 +300,8 @@ class Fetches:
             raise error(tp.topic)
         else:
             # That a partition has moved is no news but to who looks for it.
-            is_move = error.invalid_metadata or code in MOVED
-            log.log(logging.DEBUG if is_move else logging.WARNING, "%s-%d is not read yet: %s", *tp, error.__name__)
+            if not error.invalid_metadata and code not in MOVED:
+                self._not_read.happens(tp, error.__name__)
             self._cluster.doubt()
 
 

@@ -34,8 +34,10 @@ from aiokafka.protocol.transaction import AddPartitionsToTxnRequest, EndTxnReque
 
 from streams.kafka.cluster import Cluster
 from streams.kafka.coordinators import Coordinators
-from streams.kafka.record_batch import Owner
+from streams.kafka.producer import Numbers, Producer, Sent
+from streams.kafka.record_batch import Owner, RecordBatch
 from streams.kafka.records import Place
+from streams.logs import Ongoing
 
 log = logging.getLogger(__name__)
 
@@ -53,6 +55,8 @@ _PASSING = (
     *_BUSY, NotCoordinatorError, CoordinatorNotAvailableError, UnknownTopicOrPartitionError, RequestTimedOutError,
     NotEnoughReplicasError, NotEnoughReplicasAfterAppendError,
 )  # fmt: skip
+#: What `check` tries to write: no customer's and no org's key begins with a zero byte.
+CHECK_KEY = b"\0ownership"
 _FENCED = (InvalidProducerEpoch, ProducerFenced)
 
 
@@ -60,11 +64,23 @@ class FencedError(Exception):
     """Another worker owns the partition now; what this one wanted to write was refused."""
 
 
+class OwnershipError(Exception):
+    """The broker takes what an earlier owner of a partition writes; the message is one clear line."""
+
+    def __init__(self, topic: str) -> None:
+        super().__init__(
+            f"{topic}: this Kafka takes records of a producer whose epoch is over; two workers could write one "
+            "partition's decisions. Apache Kafka 2.8 or newer is needed"
+        )
+
+
 class Fences:
     """Asks the broker for ownership, by transactional ids that nobody else uses."""
 
     def __init__(self, cluster: Cluster) -> None:
+        self._cluster = cluster
         self._coordinators = Coordinators(cluster, "ownership")
+        self._away = Ongoing(log, "partitions cannot be taken over yet")
         self._places: dict[str, tuple[Owner, list[Place]]] = {}
 
     async def stop(self) -> None:
@@ -95,6 +111,26 @@ class Fences:
             else:
                 self._places[transactional_id] = (owner, places)
                 return owner
+
+    async def check(self, transactional_id: str, place: Place) -> None:
+        """Make sure that a write under an older epoch is refused. Raises OwnershipError if it is not.
+
+        What is written for it is a tombstone of a key that nobody uses.
+        """
+        first = await self.take(transactional_id, [place])
+        # The marker must have a later epoch than a write that is possible: that of the first owner may be 0.
+        await self.take(transactional_id, [place])
+        producer = Producer(self._cluster, "ownership-check")
+        try:
+            batch = RecordBatch(1_000)
+            batch.add(CHECK_KEY, None)
+            sent = Sent(*place, batch, Numbers(first))
+            await producer.hand_over([sent]).done
+        finally:
+            await producer.stop()
+            self._places.pop(transactional_id, None)
+        if not isinstance(sent.error, _FENCED):
+            raise OwnershipError(place[0])
 
     async def renew(self) -> None:
         """Keep the broker from forgetting the ids, which it does after a week. Raises FencedError."""
@@ -139,11 +175,12 @@ class Fences:
             except TransactionalIdAuthorizationFailed:
                 raise
             except KafkaError as exc:
-                log.warning("the coordinator of %s does not answer: %r", transactional_id, exc)
+                self._away.happens(exc)
                 await asyncio.sleep(RETRY_S)
                 continue
             errors = {for_code(code) for code in codes_of(answer) if code}
             if not errors:
+                self._away.over()
                 return answer
             if any(issubclass(error, _FENCED) for error in errors):
                 raise FencedError(f"{transactional_id}: another worker owns this partition now")

@@ -24,6 +24,7 @@ from streams.kafka.cluster import Cluster
 from streams.kafka.protocol import Produce, Produced
 from streams.kafka.record_batch import Owner, RecordBatch
 from streams.kafka.records import Place
+from streams.logs import OngoingBy
 
 log = logging.getLogger(__name__)
 
@@ -129,6 +130,7 @@ class Producer:
     def __init__(self, cluster: Cluster, purpose: str) -> None:
         self._cluster = cluster
         self._connections = cluster.connections(purpose)
+        self._not_written = OngoingBy(log, "%s-%d is not written to yet")
         #: Batches that are not done, in the order in which they came.
         self._waiting: list[Sent] = []
         self._under_way: set[asyncio.Task[bool]] = set()
@@ -243,7 +245,7 @@ class Producer:
                 passed = all(await asyncio.gather(*(self._send_to(*one) for one in by_leader.items())))
         except Exception as exc:
             if _is_retriable(exc):
-                log.warning("nothing can be written yet: %r", exc)
+                log.debug("nothing can be written yet: %r", exc)
             else:
                 self._refuse(first.values(), exc)
                 passed = True
@@ -263,7 +265,7 @@ class Producer:
             answers = await answer
         except Exception as exc:
             if _is_retriable(exc):
-                log.warning("not written yet: %r", exc)
+                log.debug("not written yet: %r", exc)
                 return False
             self._refuse(sents, exc)
             return True
@@ -273,9 +275,13 @@ class Producer:
             sent = by_place[topic, partition]
             error = for_code(code)
             if not code or error is DuplicateSequenceNumber:
+                if self._not_written:
+                    self._not_written.over(sent.place)
                 sent.end(offset)
             elif error.retriable or (error is OutOfOrderSequenceNumber and not self._is_first(sent)):
-                log.warning("not written to %s-%d yet: %s", topic, partition, error.__name__)
+                # That a partition has moved is no news.
+                if not error.invalid_metadata:
+                    self._not_written.happens(sent.place, error.__name__)
                 passed = False
             else:
                 self._refuse([sent], error(topic) if error is TopicAuthorizationFailedError else error())

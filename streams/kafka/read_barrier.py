@@ -18,7 +18,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping
 from time import monotonic
 from typing import NamedTuple
 
-from aiokafka.errors import KafkaError
+from aiokafka.errors import IncompatibleBrokerVersion, KafkaError
 
 from streams.kafka.cluster import Cluster, Connections, Leader
 from streams.kafka.protocol import Fetch, Found, ListOffsets
@@ -38,6 +38,21 @@ NOWHERE = 1 << 62
 OFFSET_OUT_OF_RANGE, FENCED_LEADER_EPOCH, UNKNOWN_LEADER_EPOCH = 1, 74, 75
 #: Answers of a replica that has taken part in no newer epoch; of an unknown epoch it knows less than we do.
 KNOWS_NO_NEWER = frozenset({0, OFFSET_OUT_OF_RANGE, UNKNOWN_LEADER_EPOCH})
+
+#: Replicas that answer otherwise for this long are not fit for the question.
+UNFIT_S = 5.0
+
+
+class BarrierError(Exception):
+    """The brokers do not answer what the read barrier asks them; the message is one clear line."""
+
+    def __init__(self, topic: str) -> None:
+        super().__init__(
+            f"the replicas of {topic} do not say which leader's epoch they know (Fetch with a leader epoch, as Apache "
+            "Kafka answers it): a leader that was replaced could hide acknowledged changes. "
+            "CONSENT_READ_BARRIER=leader goes on without that promise"
+        )
+
 
 Settled = Callable[[Place, int], None]
 
@@ -80,6 +95,58 @@ class ReadBarrier:
         self._heard: dict[Place, int] = {}
         #: Until when a broker is not asked first.
         self._shunned: dict[int, float] = {}
+
+    async def check(self, topic: str) -> None:
+        """Make sure that replicas answer the question about a topic's partitions, and that they look at the epoch.
+
+        Returns once one replica has; at once where none needs to be asked. Waits for brokers that are away. Raises
+        BarrierError where those that are there do not answer as Apache Kafka's do.
+        """
+        since = None
+        while True:
+            verdicts = await self._probe(topic)
+            if verdicts is None or True in verdicts:
+                return
+            if False in verdicts:
+                since = since or monotonic()
+                # A broker that has just come up knows of its partitions in a moment.
+                if monotonic() - since > UNFIT_S:
+                    raise BarrierError(topic)
+            await self._cluster.refresh()
+
+    async def _probe(self, topic: str) -> list[bool] | None:
+        """Of each replica that answered, whether it did as it must; None if none needs to be asked."""
+        asked: dict[int, list[tuple[int, int]]] = defaultdict(list)
+        is_known = False
+        for number in self._cluster.partitions(topic):
+            leader = self._cluster.leader(topic, number)
+            is_known |= leader is not None
+            if leader is not None and self.needed(topic, leader):
+                for node in leader.replicas:
+                    if node != leader.node:
+                        asked[node].append((number, leader.epoch))
+        if is_known and not asked:
+            return None
+        verdicts = await asyncio.gather(*(self._is_fit(topic, node, some) for node, some in asked.items()))
+        return [verdict for verdict in verdicts if verdict is not None]
+
+    async def _is_fit(self, topic: str, node: int, partitions: list[tuple[int, int]]) -> bool | None:
+        """Whether a replica tells an epoch that it knows from one that it does not; None if it does not answer."""
+        found = []
+        for more in (0, 1):
+            topics = [(topic, [(number, epoch + more, NOWHERE, 1) for number, epoch in partitions])]
+            request = Fetch(topics, max_wait_ms=0, min_bytes=0, max_bytes=1, isolation_level=0)
+            try:
+                found.append(await self._connections.send(node, request))
+            except IncompatibleBrokerVersion:
+                return False
+            except KafkaError:
+                return None
+        known, unknown = found
+        return any(
+            one.error in KNOWS_NO_NEWER and place in unknown and unknown[place].error == UNKNOWN_LEADER_EPOCH
+            for place, one in known.items()
+        )
 
     async def stop(self) -> None:
         """Close the connections; questions under way fail."""
