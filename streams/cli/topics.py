@@ -14,7 +14,6 @@ from streams.kafka import acls, admin
 from streams.kafka.conditions import unmet
 from streams.topics import ALL
 
-from .doctor.findings import unmet_line
 from .options import KAFKA, TOPICS, json_option, timeout_option, with_config
 from .repartition import command as repartition
 from .run import note, progress, reachable, run
@@ -105,7 +104,7 @@ async def _compare(config: Config) -> tuple[list[str], list[str]]:
     there = (await admin.describe(config)).topics
     configs = await admin.readable_configs_of(config, there.values())
     found = [problem.text for problem in admin.problems(config, there, configs)]
-    return found, [f"{unmet_line(one)} -> {one.remedy}" for one in unmet(there, configs)]
+    return found, [f"{one.line()} -> {one.remedy}" for one in unmet(there, configs)]
 
 
 @command.command("acls")

@@ -25,6 +25,11 @@ class Unmet:
     loss: str
     remedy: str
 
+    def line(self) -> str:
+        """What, where, and what that can lose."""
+        where = f"all {len(ALL)} topics" if len(self.topics) == len(ALL) else ", ".join(self.topics)
+        return f"{self.what}: {where}; {self.loss}"
+
 
 def unmet(topics: Mapping[str, TopicState], configs: Configs) -> Iterator[Unmet]:
     """What topics do not meet, as `describe` and `readable_configs_of` found them; `consent.changes` is named first."""

@@ -142,6 +142,8 @@ class _Steady:
 
     async def connect(self, node_id: Any, **how: Any) -> AIOKafkaConnection | None:
         if self._is_away(node_id):
+            # As aiokafka does where it cannot connect: others may lead by now what that one led.
+            self._client.force_metadata_update()
             return None
         found: AIOKafkaConnection | None = await self._connect(node_id, **how)
         if found is None:

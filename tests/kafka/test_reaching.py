@@ -165,8 +165,12 @@ class Client(AIOKafkaClient):  # type: ignore[misc]
         super().__init__()
         self._unreachable, self._silent = unreachable, silent
         self.tried: list[int] = []
+        self.refreshed = 0
         there = [(node, f"b{node}", node, None) for node in range(brokers)]
         self.cluster.update_metadata(SimpleNamespace(API_VERSION=1, brokers=there, controller_id=0, topics=[]))
+
+    def force_metadata_update(self) -> Any:
+        self.refreshed += 1
 
     async def _get_conn(self, node_id: Any, **how: Any) -> Any:
         self.tried.append(node_id)
@@ -210,6 +214,7 @@ def test_one_that_hangs_is_not_connected_to_again_for_a_while(monkeypatch: pytes
         with pytest.raises(NodeNotReadyError):
             await client.send(1, "x")
         assert client.tried.count(1) == count
+        assert client.refreshed == 1, "others may lead now"
         await asyncio.sleep(0.25)
         client._silent.clear()
         assert await client.send(1, "x") == "answer"

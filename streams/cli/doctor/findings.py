@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Literal
-
-from streams.kafka.conditions import Unmet
-from streams.topics import ALL
 
 Status = Literal["ok", "warning", "problem", "skipped"]
 
@@ -46,12 +42,6 @@ def skipped(check: str, why: str) -> Finding:
     return Finding(check, "skipped", why)
 
 
-def unmet_line(one: Unmet) -> str:
-    """A condition that is not met: what, where, and what that can lose."""
-    where = f"all {len(ALL)} topics" if len(one.topics) == len(ALL) else some(one.topics)
-    return f"{one.what}: {where}; {one.loss}"
-
-
-def some(names: Sequence[str], most: int = 5) -> str:
+def some(names: list[str], most: int = 5) -> str:
     """The first few of a list, and how many more there are."""
     return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")

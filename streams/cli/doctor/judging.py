@@ -13,7 +13,7 @@ from streams.links import MIN_SECRET
 from streams.topics import LEAST_IN_SYNC, REPLICAS
 
 from .cluster import Group, Seen
-from .findings import Finding, ok, problem, skipped, some, unmet_line, warning
+from .findings import Finding, ok, problem, skipped, some, warning
 
 #: More records than these waiting are worth a look; one worker decides some ten thousand in a second.
 MUCH_LAG = 10_000
@@ -57,7 +57,7 @@ def _replication(there: Mapping[str, TopicState], configs: Configs) -> Iterator[
         text = f"fewer replicas in sync than min.insync.replicas, so writes are refused: {some(refusing)}"
         yield problem("replication", text, "bring the missing brokers back")
     weak = list(unmet(there, configs))
-    yield from (warning("replication", unmet_line(one), one.remedy) for one in weak)
+    yield from (warning("replication", one.line(), one.remedy) for one in weak)
     behind = [state.name for state in states if state.in_sync < state.replicas and state.name not in refusing]
     if behind:
         yield warning("replication", f"replicas are missing or behind: {some(behind)}", "look at the brokers' logs")
