@@ -16,15 +16,28 @@ CHANGELOG_BYTES = 16 * INPUT_BYTES
 #: An input that takes nothing: every event and request is larger, the end of a transaction (78 bytes) is not.
 CLOSED_BYTES = 80
 
+#: A log that others depend on keeps its records through the loss of one machine, and while that is replaced.
+REPLICAS, IN_SYNC = 3, 2
+LEAST_IN_SYNC, UNCLEAN = "min.insync.replicas", "unclean.leader.election.enable"
+
 
 @dataclass(frozen=True, slots=True)
 class TopicSpec:
-    """One topic: `name` without prefix, `key` as documented, `config` as given to the broker."""
+    """One topic: `name` without prefix, `key` as documented, `config` as given to the broker, see `config_for`."""
 
     name: str
     key: str
     config: dict[str, str] = field(default_factory=dict)
     changelog: bool = False
+
+    def config_for(self, replication: int) -> dict[str, str]:
+        """What the topic is created with: `config`, and that no record is lost which was acknowledged.
+
+        With fewer replicas than REPLICAS, `min.insync.replicas` stays the broker's: two of two in sync would mean
+        that nothing is acknowledged while one is away.
+        """
+        kept = {LEAST_IN_SYNC: str(IN_SYNC)} if replication >= REPLICAS else {}
+        return {**self.config, UNCLEAN: "false", **kept}
 
 
 def _config(retention_ms: int, max_bytes: int, **more: str) -> dict[str, str]:

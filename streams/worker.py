@@ -30,6 +30,7 @@ from streams.http.users import UsersError
 from streams.kafka import admin
 from streams.kafka.connection import anybody_answers, survive_resets
 from streams.kafka.errors import KafkaError
+from streams.kafka.faults import ABSENT
 from streams.logs import Ongoing
 
 log = logging.getLogger("consent_streams")
@@ -140,7 +141,7 @@ async def _check(config: Config) -> Checked:
             found = await _check_once(config)
         except admin.KafkaFault as fault:
             cause = fault.__cause__
-            passes = isinstance(cause, admin.ABSENT) or (isinstance(cause, KafkaError) and cause.retriable)
+            passes = isinstance(cause, ABSENT) or (isinstance(cause, KafkaError) and cause.retriable)
             if not passes or not await anybody_answers(config):
                 raise
             away.happens(fault)

@@ -66,7 +66,7 @@ def _shown(words: Any) -> str:
 )
 @click.option("--request-id", show_envvar=True, help="default: a random one")
 @click.option(
-    "--timeout", type=click.FloatRange(0, min_open=True), default=15.0, show_default=True, show_envvar=True,
+    "--timeout", type=click.FloatRange(0, min_open=True), default=30.0, show_default=True, show_envvar=True,
     help="seconds to wait for the decision",
 )
 @with_config(*KAFKA)

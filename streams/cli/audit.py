@@ -15,7 +15,7 @@ from streams.domain.keys import customer_key, partition_of
 from streams.kafka.admin import describe
 from streams.kafka.client import Reader, Record
 
-from .options import KAFKA, json_option, with_config
+from .options import KAFKA, json_option, timeout_option, with_config
 from .root import INTERRUPTED
 from .run import progress, reachable, run
 
@@ -25,6 +25,7 @@ from .run import progress, reachable, run
 @click.option("--org", type=int, show_envvar=True, help="only this org")
 @click.option("--customer", show_envvar=True, help="only this customer of the org")
 @with_config(*KAFKA)
+@timeout_option
 @json_option
 @click.pass_context
 def command(

@@ -9,11 +9,12 @@ import orjson
 
 from schemas.deadletter import Code
 from streams.config import Config
-from streams.kafka.client import Producer, Sent, send_settings
+from streams.kafka.client import Producer, Sent
+from streams.kafka.everywhere import send_settings
 
 from .events import Checked, RecordError
 from .letters import Letter, read_letters
-from .options import KAFKA, json_option, with_config
+from .options import KAFKA, json_option, timeout_option, with_config
 from .repair import AssignmentType, edited_values, headers_of, repaired
 from .root import Failure
 from .run import note, progress, reachable, run
@@ -34,6 +35,7 @@ def command() -> None:
 @command.command("list")
 @click.option("--code", type=click.Choice(get_args(Code)), show_envvar=True, help="only those with this code")
 @with_config(*KAFKA)
+@timeout_option
 @json_option
 def list_letters(config: Config, code: str | None, as_json: bool) -> None:
     """All dead letters: PARTITION/OFFSET, code, where it came from, key, message, and the beginning of the value.
@@ -63,6 +65,7 @@ def list_letters(config: Config, code: str | None, as_json: bool) -> None:
 @click.option("--keep-going", is_flag=True, show_envvar=True, help="leave out what is still wrong; still exit code 1")
 @click.option("--dry-run", is_flag=True, show_envvar=True, help="check everything, send nothing")
 @with_config(*KAFKA, "max_record_bytes")
+@timeout_option
 @json_option
 def replay(
     config: Config, partition: int | None, offset: int | None, code: str | None, everything: bool,

@@ -11,13 +11,13 @@ import click
 import orjson
 
 from streams.config import Config
-from streams.kafka.admin import KafkaFault
+from streams.kafka.faults import KafkaFault
 
 from .bar import progress_bar
 from .importing import Importing
 from .journal import Journal, path_of
 from .mapping import FIELDS, OF_A_ROW, Mapping
-from .options import HTTP, KAFKA, json_option, with_config
+from .options import HTTP, KAFKA, json_option, timeout_option, with_config
 from .rejects import Rejects
 from .root import Failure
 from .rows import Table
@@ -85,6 +85,7 @@ class ZoneType(click.ParamType):
     help="write rejected rows here, with line and fault: CSV, or NDJSON by the name",
 )
 @with_config(*KAFKA, *HTTP, "max_record_bytes")
+@timeout_option
 @json_option
 def command(
     config: Config,

@@ -1,4 +1,4 @@
-"""Options that several commands share: those of `Config`, each under its name there, and `--json`."""
+"""Options that several commands share: those of `Config`, each under its name there, `--timeout` and `--json`."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 import click
 
 from streams.config import Config, ConfigError, default_datadir, from_environment
+from streams.kafka.patience import PATIENCE_S, wait_at_most
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 _FIELDS: dict[str, Field[Any]] = {f.name: f for f in fields(Config)}
@@ -66,6 +67,13 @@ def _default_of(field: Field[Any]) -> str:
     default = getattr(_DEFAULTS, field.name)
     return "" if default == "" else f"; default {default}"
 
+
+timeout_option = click.option(
+    "--timeout", type=click.FloatRange(0, min_open=True), default=PATIENCE_S, show_default=True,
+    envvar="CONSENT_TIMEOUT", show_envvar=True, expose_value=False,
+    callback=lambda _ctx, _param, seconds: wait_at_most(seconds),
+    help="seconds to go on asking Kafka while a broker is away, each time anew",
+)  # fmt: skip
 
 json_option = click.option(
     "--json", "as_json", is_flag=True, envvar="CONSENT_JSON", show_envvar=True, help="machine-readable output, as JSON"

@@ -11,12 +11,13 @@ import orjson
 
 from streams import topics
 from streams.config import Config
-from streams.kafka.admin import KafkaFault
-from streams.kafka.client import Producer, Sent, send_settings
+from streams.kafka.client import Producer, Sent
+from streams.kafka.everywhere import send_settings
+from streams.kafka.faults import KafkaFault
 
 from .events import Checked, RecordError, check_event
 from .lines import numbered_lines
-from .options import KAFKA, json_option, with_config
+from .options import KAFKA, json_option, timeout_option, with_config
 from .root import Failure
 from .run import note, progress, reachable, run
 
@@ -27,6 +28,7 @@ WINDOW = 2_000  # records under way; enough to fill the producer's batches
 @click.argument("file", type=click.File("rb"), default="-")
 @click.option("--keep-going", is_flag=True, show_envvar=True, help="leave bad lines out and go on; still exit code 1")
 @with_config(*KAFKA, "max_record_bytes")
+@timeout_option
 @json_option
 def command(config: Config, file: BinaryIO, keep_going: bool, as_json: bool) -> None:
     """Publish events, one JSON object per line, from FILE or stdin; print where each was written.

@@ -69,7 +69,7 @@ class Root(click.Group):
 def _one_line(error: Exception) -> str:
     from streams.broker import BrokerError  # noqa: PLC0415
     from streams.config import ConfigError  # noqa: PLC0415
-    from streams.kafka.admin import KafkaFault  # noqa: PLC0415 - imports Kafka's client, which --help does not need
+    from streams.kafka.faults import KafkaFault  # noqa: PLC0415 - imports Kafka's client, which --help does not need
 
     text = " ".join(str(error).split())
     if isinstance(error, (KafkaFault, BrokerError, ConfigError)):

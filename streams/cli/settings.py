@@ -16,11 +16,12 @@ from schemas.settings import OrgSettings
 from streams import topics
 from streams.config import Config
 from streams.domain.keys import settings_key
-from streams.kafka.client import Sent, send_settings
+from streams.kafka.client import Sent
+from streams.kafka.everywhere import send_settings
 
 from .documents import DocumentError, read_settings
 from .http import NotFound, get
-from .options import HTTP, KAFKA, json_option, with_config
+from .options import HTTP, KAFKA, json_option, timeout_option, with_config
 from .root import Failure
 from .run import note, progress, reachable, run
 
@@ -76,6 +77,7 @@ def _path_and_message(fault: str) -> dict[str, str]:
 @command.command("apply")
 @click.argument("file", type=click.File("rb"))
 @with_config(*KAFKA, *HTTP, "max_record_bytes")
+@timeout_option
 @json_option
 def apply(config: Config, file: BinaryIO, as_json: bool) -> None:
     """Put a settings document (YAML or JSON; - is stdin) in force: write it to all partitions in one transaction.

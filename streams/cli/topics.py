@@ -11,9 +11,10 @@ import orjson
 
 from streams.config import Config
 from streams.kafka import acls, admin
+from streams.kafka.conditions import unmet
 from streams.topics import ALL
 
-from .options import KAFKA, TOPICS, json_option, with_config
+from .options import KAFKA, TOPICS, json_option, timeout_option, with_config
 from .repartition import command as repartition
 from .run import note, progress, reachable, run
 
@@ -46,6 +47,7 @@ def command() -> None:
 
 @command.command("create")
 @with_config(*KAFKA, *TOPICS)
+@timeout_option
 @json_option
 def create(config: Config, as_json: bool) -> None:
     """Create the topics that are missing; leave alone those that are there.
@@ -70,24 +72,39 @@ def create(config: Config, as_json: bool) -> None:
 
 @command.command("check")
 @with_config(*KAFKA, "partitions")
+@timeout_option
 @json_option
 @click.pass_context
 def check(ctx: click.Context, config: Config, as_json: bool) -> None:
     """Compare the topics with what is needed; exit code 1 if something is wrong.
 
+    A warning, which leaves the exit code at 0, says what Kafka can lose by the settings that it has: the guarantees
+    need three replicas, min.insync.replicas of two, and unclean.leader.election.enable=false.
+
     \b
     Example:
       consent-streams topics check --partitions 8
     """
-    problems = run(admin.check_topics(reachable(config)))
+    problems, warnings = run(_compare(reachable(config)))
     if as_json:
-        click.echo(orjson.dumps({"problems": problems}))
-    elif not problems:
+        click.echo(orjson.dumps({"problems": problems, "warnings": warnings}))
+        ctx.exit(1 if problems else 0)
+    for warning in warnings:
+        note(f"warning: {warning}")
+    if not problems:
         click.echo(f"all {len(ALL)} topics are as they should be, with {config.partitions} partitions")
     else:
         for problem in problems:
-            click.echo(f"{problem}", err=True)
+            note(problem)
     ctx.exit(1 if problems else 0)
+
+
+async def _compare(config: Config) -> tuple[list[str], list[str]]:
+    """Problems and warnings, one line each."""
+    there = (await admin.describe(config)).topics
+    configs = await admin.readable_configs_of(config, there.values())
+    found = [problem.text for problem in admin.problems(config, there, configs)]
+    return found, [f"{one.line()} -> {one.remedy}" for one in unmet(there, configs)]
 
 
 @command.command("acls")

@@ -7,22 +7,16 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic, RecordsToDelete
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
-from aiokafka.client import AIOKafkaClient, CoordinationType
+from aiokafka.client import CoordinationType
 from aiokafka.errors import (
-    ClusterAuthorizationFailedError,
     GroupAuthorizationFailedError,
-    IncompatibleBrokerVersion,
-    KafkaConnectionError,
     KafkaError,
-    KafkaTimeoutError,
-    MessageSizeTooLargeError,
-    ProducerFenced,
     TopicAlreadyExistsError,
     TopicAuthorizationFailedError,
     TransactionalIdAuthorizationFailed,
@@ -35,37 +29,26 @@ from aiokafka.structs import TopicPartition
 from streams import topics
 from streams.config import Config
 from streams.kafka import acls
-from streams.kafka.connection import connection, refusal
+from streams.kafka.faults import DENIED, KafkaFault, TopicMissing, check, denied, plain_faults
 from streams.kafka.metadata import MetadataRequest
+from streams.kafka.patience import patience_s
+from streams.kafka.reaching import CONTROLLER_S, options, persistently, steady
 from streams.topics import KEEP, TopicSpec
 
-CONNECT_S = 7.0  # a broker that has not answered by then is called unreachable, within ten seconds of the command
-CREATE_S = 15.0  # from "created" to "every partition has a leader", which a loaded broker takes a moment for
+__all__ = [
+    "DENIED", "Cluster", "KafkaFault", "Problem", "TopicMissing", "TopicState", "asked", "changed_topics",
+    "check_rights", "check_topics", "configs_of", "create_topics", "delete_records", "deletions_kept_s", "describe",
+    "identity", "partitions_of", "problems", "readable_configs_of",
+]  # fmt: skip
+
+T = TypeVar("T")
+
 POLL_S = 0.1
 #: The answer of a broker that does not tell what a user may do, and the bits for everything.
 NOT_TOLD, ALL = -(1 << 31), -1
 #: Outputs must be allowed to be this many times larger than the inputs they carry, the changelog even more.
 OUTPUT_FACTOR = topics.OUTPUT_BYTES // topics.INPUT_BYTES
 CHANGELOG_FACTOR = topics.CHANGELOG_BYTES // topics.INPUT_BYTES
-
-
-#: What aiokafka raises where Kafka is not there, or does not let us in, or does not let us do something.
-ABSENT = (KafkaConnectionError, KafkaTimeoutError, TimeoutError)
-DENIED = (
-    TopicAuthorizationFailedError, GroupAuthorizationFailedError, ClusterAuthorizationFailedError,
-    TransactionalIdAuthorizationFailed,
-)  # fmt: skip
-
-
-class KafkaFault(Exception):  # noqa: N818 - what the operator sees; not an error of ours
-    """Kafka cannot be reached, or refused what was asked; the message is one line."""
-
-
-class TopicMissing(KafkaFault):
-    """A topic that is needed does not exist."""
-
-    def __init__(self, name: str) -> None:
-        super().__init__(f"topic {name} does not exist: create it with `consent-streams topics create`")
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,49 +84,6 @@ class Problem:
     fatal: bool = True
 
 
-@contextmanager
-def plain_faults(config: Config) -> Iterator[None]:
-    """Turn what aiokafka raises inside the block into a KafkaFault with one clear line."""
-    try:
-        yield
-    except ABSENT as error:
-        raise KafkaFault(
-            f"Kafka does not answer at {config.bootstrap_servers}: "
-            "is it running, and is CONSENT_BOOTSTRAP_SERVERS (--bootstrap-servers) right?"
-        ) from error
-    except (IncompatibleBrokerVersion, NotImplementedError) as error:
-        raise KafkaFault(f"the Kafka at {config.bootstrap_servers} is too old: 2.8 or newer is needed") from error
-    except ProducerFenced as error:
-        raise KafkaFault("another command of the same kind took over; try again when it is done") from error
-    except MessageSizeTooLargeError as error:
-        text = "Kafka takes no record of this size there; is the topic closed? `consent-streams topics check` says it"
-        raise KafkaFault(text) from error
-    except DENIED as error:
-        raise _denied(config, " ".join(str(error).split())) from error
-    except KafkaError as error:
-        text = " ".join(str(error).split()) or type(error).__name__
-        raise KafkaFault(f"Kafka refused it: {text}") from error
-
-
-def _denied(config: Config, what: str) -> KafkaFault:
-    user = config.kafka_username or "this client"
-    return KafkaFault(f"Kafka denies {user}: {what} (`consent-streams topics acls` lists what each role needs)")
-
-
-@asynccontextmanager
-async def opening(config: Config) -> AsyncIterator[None]:
-    """A block that connects, within CONNECT_S. Raises KafkaFault, which says so if it is the login that is refused."""
-    try:
-        with plain_faults(config):
-            async with asyncio.timeout(CONNECT_S):
-                yield
-    except KafkaFault as fault:
-        reason = await refusal(config) if isinstance(fault.__cause__, ABSENT) else None
-        if reason is None:
-            raise
-        raise KafkaFault(reason) from fault.__cause__
-
-
 async def describe(config: Config) -> Cluster:
     """The cluster's id and our topics as they are now; a topic that was created again has another id."""
     by_name = {config.topic(spec.name): spec.name for spec in topics.ALL}
@@ -159,25 +99,15 @@ async def partitions_of(config: Config, name: str) -> int:
     return states[0].partitions
 
 
-async def _metadata(config: Config, names: Iterable[str]) -> tuple[str, list[TopicState]]:
-    async with opening(config):
-        client = AIOKafkaClient(**connection(config), request_timeout_ms=int(CONNECT_S * 1000))
-        try:
-            await client.bootstrap()
-            # A broker that was away for longer than its session knows of no brokers, itself included, for a moment.
-            while (node := client.get_random_node()) is None:
-                await asyncio.sleep(POLL_S)
-                await client.force_metadata_update()
-            answer = await client.send(node, MetadataRequest(names))
-        finally:
-            await client.close()
+async def _metadata(config: Config, names: Collection[str]) -> tuple[str, list[TopicState]]:
+    answer = await asked(config, lambda admin: admin._send_request(MetadataRequest(names)))
     states = []
     for error_code, name, topic_id, _, partitions, allowed, _ in answer.topics:
         error = for_code(error_code)
         if error is UnknownTopicOrPartitionError:
             continue
         if error is TopicAuthorizationFailedError:
-            raise _denied(config, f"to describe topic {name}")
+            raise denied(config, f"to describe topic {name}")
         if error_code and not partitions:
             raise KafkaFault(f"topic {name} cannot be described: {error.__name__}")
         led = all(leader >= 0 for _, _, leader, *_ in partitions)
@@ -194,27 +124,34 @@ async def check_rights(config: Config) -> None:
     Asked for at the start, since Faust waits for ever where it is not let into its group.
     """
     allowed = {state.name: state.allowed for state in (await describe(config)).topics.values()}
-    async with connected(config) as admin:
-        # A heartbeat of nobody changes nothing; only a group that may not be used refuses it as such.
-        answer = await admin._send_request(HeartbeatRequest(config.group, -1, ""))
-        # To ask for a coordinator takes the right to describe, which that to write includes; more would use the id up.
-        allowed[config.owner_ids] = ALL
-        try:
-            await admin._client.coordinator_lookup(CoordinationType.TRANSACTION, config.owner_ids)
-        except TransactionalIdAuthorizationFailed:
-            allowed[config.owner_ids] = 0
-        except KafkaError:
-            pass  # a coordinator that is not there yet is waited for later
-    if for_code(answer.error_code) is not GroupAuthorizationFailedError:
+    group, owners = await asked(config, lambda admin: _coordinators(config, admin))
+    if group:
         allowed[config.group] = 1 << acls.NUMBERS[acls.READ]
-    denied = [
+    if owners:
+        allowed[config.owner_ids] = ALL
+    missing = [
         f"{operation} on {acl.resource} {acl.name}"
         for acl in acls.acls(config, roles=("worker",))
         for operation in acl.operations
         if not allowed.get(acl.name, 0) >> acls.NUMBERS[operation] & 1
     ]
-    if denied:
-        raise _denied(config, "; ".join(denied))
+    if missing:
+        raise denied(config, "; ".join(missing))
+
+
+async def _coordinators(config: Config, admin: AIOKafkaAdminClient) -> tuple[bool, bool]:
+    """Whether the group, and the owners' transactional ids, may be used."""
+    # A heartbeat of nobody changes nothing; only a group that may not be used refuses it as such.
+    answer = await admin._send_request(HeartbeatRequest(config.group, -1, ""))
+    group = for_code(answer.error_code) is not GroupAuthorizationFailedError
+    # To ask for a coordinator takes the right to describe, which that to write includes; more would use the id up.
+    try:
+        await admin._client.coordinator_lookup(CoordinationType.TRANSACTION, config.owner_ids)
+    except TransactionalIdAuthorizationFailed:
+        return group, False
+    except KafkaError:
+        pass  # a coordinator that is not there yet is waited for later
+    return group, True
 
 
 def identity(config: Config, cluster: Cluster) -> dict[str, object]:
@@ -236,30 +173,47 @@ async def create_topics(config: Config) -> list[str]:
     if not missing:
         return []
     new = [
-        NewTopic(config.topic(spec.name), config.partitions, config.replication, topic_configs=dict(spec.config))
-        for spec in missing
+        NewTopic(name, config.partitions, config.replication, topic_configs=spec.config_for(config.replication))
+        for name, spec in ((config.topic(spec.name), spec) for spec in missing)
     ]
-    async with connected(config) as admin:
-        answer = await admin.create_topics(new)
-    created = []
-    for name, code, *message in answer.topic_errors:
-        error = for_code(code)
-        if code == 0:
-            created.append(name)
-        elif error is not TopicAlreadyExistsError:  # somebody else's `create` ran at the same time
-            raise KafkaFault(f"topic {name} could not be created: {(message or [None])[0] or error.__name__}")
+    creation = _Creation(new)
+    await asked(config, creation.ask, CONTROLLER_S)
     await _wait_until_ready(config)
-    return created
+    return [topic.name for topic in new if topic.name in creation.created]
+
+
+class _Creation:
+    """Topics that were missing; `created` are those that are there because of us."""
+
+    def __init__(self, new: list[NewTopic]) -> None:
+        self._new = new
+        self._unanswered = False
+        self.created: set[str] = set()
+
+    async def ask(self, admin: AIOKafkaAdminClient) -> None:
+        """Create those that are not created yet. May be called again after an error."""
+        before, self._unanswered = self._unanswered, True
+        answer = await admin.create_topics([topic for topic in self._new if topic.name not in self.created])
+        failed = []
+        for name, code, *message in answer.topic_errors:
+            there = for_code(code) is TopicAlreadyExistsError
+            # By an attempt that nobody answered, or by somebody else's `create`.
+            if code == 0 or (there and before):
+                self.created.add(name)
+            elif not there:
+                failed.append((name, code, (message or [None])[0] or for_code(code).__name__))
+        for name, code, why in failed:
+            check(code, f"topic {name} could not be created: {why}")
 
 
 async def _wait_until_ready(config: Config) -> None:
-    deadline = asyncio.get_running_loop().time() + CREATE_S
+    deadline = asyncio.get_running_loop().time() + patience_s()
     while True:
         states = (await describe(config)).topics
         if len(states) == len(topics.ALL) and all(state.ready for state in states.values()):
             return
         if asyncio.get_running_loop().time() > deadline:
-            raise KafkaFault(f"the new topics have no leader after {CREATE_S:.0f} s: look at the broker's log")
+            raise KafkaFault(f"the new topics have no leader after {patience_s():g} s: look at the broker's log")
         await asyncio.sleep(POLL_S)
 
 
@@ -282,18 +236,32 @@ async def changed_topics(config: Config, known: Mapping[str, uuid.UUID]) -> list
 
 
 async def configs_of(config: Config, states: Iterable[TopicState]) -> dict[str, dict[str, str]]:
-    """The broker's settings of topics, by full name."""
+    """The broker's settings of topics, by full name. Raises KafkaFault if it does not tell those of one."""
+    configs = await readable_configs_of(config, states)
+    for name, found in configs.items():
+        if found is None:
+            raise denied(config, f"DescribeConfigs on topic {name}")
+    return {name: found for name, found in configs.items() if found is not None}
+
+
+async def readable_configs_of(config: Config, states: Iterable[TopicState]) -> dict[str, dict[str, str] | None]:
+    """The broker's settings of topics, by full name; None where it denies them."""
     resources = [ConfigResource(ConfigResourceType.TOPIC, state.name) for state in states]
     if not resources:
         return {}
-    async with connected(config) as admin:
-        answers = await admin.describe_configs(resources)
-    found: dict[str, dict[str, str]] = {}
-    for answer in answers:
+    return await asked(config, lambda admin: _configs(admin, resources))
+
+
+async def _configs(
+    admin: AIOKafkaAdminClient, resources: list[ConfigResource]
+) -> dict[str, dict[str, str] | None]:
+    found: dict[str, dict[str, str] | None] = {}
+    for answer in await admin.describe_configs(resources):
         for code, message, _, name, entries in answer.resources:
-            if code:
-                raise KafkaFault(f"the settings of topic {name} cannot be read: {message or for_code(code).__name__}")
-            found[name] = {entry[0]: entry[1] for entry in entries}
+            is_denied = for_code(code) is TopicAuthorizationFailedError
+            if not is_denied:
+                check(code, f"the settings of topic {name} cannot be read: {message or for_code(code).__name__}")
+            found[name] = None if is_denied else {entry[0]: entry[1] for entry in entries}
     return found
 
 
@@ -307,51 +275,56 @@ async def deletions_kept_s(config: Config, cluster: Cluster) -> dict[str, float]
 async def min_in_sync(config: Config) -> dict[str, int]:
     """`min.insync.replicas` of our topics that are there, by full name; nothing where it may not be read."""
     states = (await describe(config)).topics.values()
-    try:
-        found = await configs_of(config, states)
-    except KafkaFault as fault:
-        if isinstance(fault.__cause__, ABSENT):
-            raise
-        return {}
-    return {name: max(1, _number(settings, "min.insync.replicas")) for name, settings in found.items()}
+    found = await readable_configs_of(config, states)
+    return {name: max(1, _number(told, "min.insync.replicas")) for name, told in found.items() if told is not None}
 
 
 async def delete_records(config: Config, topic: str, ends: Mapping[int, int]) -> None:
     """Delete the records of the topic of this full name below these offsets, by partition; returns once it is done."""
     there = {TopicPartition(topic, number): RecordsToDelete(end) for number, end in ends.items() if end}
-    async with connected(config) as admin:
-        await admin.delete_records(there)
+    await asked(config, lambda admin: admin.delete_records(there))
 
 
-@asynccontextmanager
-async def connected(config: Config) -> AsyncIterator[AIOKafkaAdminClient]:
-    """A client for the cluster's administration, for one block of at most CREATE_S."""
-    with plain_faults(config):
-        admin = AIOKafkaAdminClient(**connection(config))
+async def asked(
+    config: Config, question: Callable[[AIOKafkaAdminClient], Awaitable[T]], at_least_s: float = 0.0
+) -> T:
+    """What `question` returns, given a client for the cluster's administration; see `persistently`.
+
+    Every attempt has a client of its own, connected to a broker that answers. Raises KafkaFault, for all that the
+    question raises of aiokafka's too.
+    """
+
+    async def once() -> T:
+        admin = AIOKafkaAdminClient(**await options(config))
+        steady(admin._client)
         try:
-            async with opening(config):
-                await admin.start()
-                # A broker that has only just come up names no controller for a moment.
-                while admin._client.cluster.controller is None:
-                    await asyncio.sleep(POLL_S)
-                    await admin._client.force_metadata_update()
-            async with asyncio.timeout(CREATE_S):
-                yield admin
+            await admin.start()
+            # A broker that has only just come up names no controller for a moment.
+            while admin._client.cluster.controller is None:
+                await asyncio.sleep(POLL_S)
+                await admin._client.force_metadata_update()
+            return await question(admin)
         finally:
             await admin.close()
 
+    with plain_faults(config):
+        return await persistently(once, at_least_s)
+
 
 def problems(
-    config: Config, there: Mapping[str, TopicState], configs: Mapping[str, Mapping[str, str]]
+    config: Config, there: Mapping[str, TopicState], configs: Mapping[str, Mapping[str, str] | None]
 ) -> Iterator[Problem]:
-    """What is not as `streams/topics.py` has it, of topics as `describe` and `configs_of` found them."""
-    inputs = [spec for spec in topics.INPUTS if spec.name in there]
-    largest = max((_number(configs[there[spec.name].name], "max.message.bytes") for spec in inputs), default=0)
+    """What is not as `streams/topics.py` has it, of topics as `describe` and `readable_configs_of` found them."""
+    inputs = [configs[there[spec.name].name] for spec in topics.INPUTS if spec.name in there]
+    largest = max((_number(found, "max.message.bytes") for found in inputs if found), default=0)
     for spec in topics.ALL:
         state = there.get(spec.name)
         yield from map(Problem, _shape_problems(config, spec, state))
-        if state is not None:
-            yield from _config_problems(spec, state.name, configs[state.name], largest)
+        found = configs[state.name] if state is not None else None
+        if state is not None and found is None:
+            yield Problem(f"{state.name}: Kafka denies DescribeConfigs, so its settings are not known", fatal=False)
+        elif state is not None and found is not None:
+            yield from _config_problems(spec, state.name, found, largest)
 
 
 def _shape_problems(config: Config, spec: TopicSpec, state: TopicState | None) -> Iterator[str]:

@@ -1,33 +1,34 @@
 """Writing and reading topics from a command: a producer that partitions as Java does, and a reader without a group.
 
-Topics are named in full here (`config.topic(...)`). Everything raises KafkaFault with one line fit for a terminal.
+Topics are named in full here (`config.topic(...)`). Everything raises KafkaFault with one line fit for a terminal, once
+it has waited for brokers that are away for `patience_s`.
 """
 
 from __future__ import annotations
 
 import asyncio
 import heapq
-from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Coroutine, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
-from aiokafka.errors import KafkaError
 
 from streams.config import Config
 from streams.domain.keys import partition_of
-from streams.kafka.admin import CONNECT_S, KafkaFault, opening, partitions_of, plain_faults
-from streams.kafka.connection import connection, stop_consumer
+from streams.kafka.admin import partitions_of
+from streams.kafka.connection import stop_consumer
+from streams.kafka.faults import KafkaFault, plain_faults
+from streams.kafka.patience import patience_s
+from streams.kafka.reaching import options, persistently, steady
 from streams.topics import INPUT_BYTES
 
-ACK_S = 20.0  # an acknowledgement takes milliseconds; by then the broker has gone
-STALL_S = 20.0  # the same for a reader that has not reached the end and gets nothing
-STOP_S = 3.0  # closing flushes, which never ends without a broker
+STOP_S = 3.0
 LINGER_MS = 5  # batches form while a file is read; a lone record hardly waits
 FETCH_WAIT_MS = 200  # what one getmany waits for records
-TRANSACTION_MS = 10_000  # a command killed inside one holds up readers for this long
+TRANSACTION_MS = 10_000  # a command killed inside one holds up readers for this long, up to twice that
 Header = tuple[str, bytes]
 
 
@@ -64,44 +65,27 @@ class Record:
 class Producer:
     """An idempotent producer (acks=all); an async context manager. Records of one key keep the order of `send`."""
 
-    def __init__(self, config: Config, transactional_id: str | None = None) -> None:
+    def __init__(self, config: Config) -> None:
         self._config = config
-        self._transactional_id = transactional_id
         self._partitions: dict[str, int] = {}
         self._producer: AIOKafkaProducer
 
     async def __aenter__(self) -> Producer:
-        self._producer = AIOKafkaProducer(
-            **connection(self._config),
-            acks="all",
-            enable_idempotence=True,
-            linger_ms=LINGER_MS,
-            max_request_size=INPUT_BYTES,
-            transactional_id=self._transactional_id,
-            transaction_timeout_ms=TRANSACTION_MS,
-        )
-        try:
-            async with opening(self._config):
-                await self._producer.start()
-        except BaseException:
-            await self._close()
-            raise
+        with plain_faults(self._config):
+            self._producer = await persistently(lambda: started_producer(self._config))
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        await self._close()
-
-    async def _close(self) -> None:
-        with suppress(TimeoutError):
-            async with asyncio.timeout(STOP_S):
-                await self._producer.stop()
+        await stopped(self._producer.stop())
 
     async def partitions(self, topic: str) -> int:
         """How many partitions the topic really has. Raises TopicMissing."""
         if topic not in self._partitions:
             self._partitions[topic] = await partitions_of(self._config, topic)
+            with plain_faults(self._config):
+                await know(self._producer, topic)
         return self._partitions[topic]
 
     async def send(
@@ -125,43 +109,9 @@ class Producer:
 
     async def _acknowledged(self, pending: asyncio.Future[object]) -> Sent:
         with plain_faults(self._config):
-            async with asyncio.timeout(ACK_S):
+            async with asyncio.timeout(patience_s()):
                 meta = await pending
         return Sent(meta.topic, meta.partition, meta.offset)  # type: ignore[attr-defined]
-
-    async def send_everywhere(
-        self, topic: str, key: bytes, value: bytes, headers: Sequence[Header] = ()
-    ) -> list[Sent]:
-        """One record to every partition of the topic, in one transaction; needs a transactional id."""
-        count = await self.partitions(topic)
-        with plain_faults(self._config):
-            try:
-                async with asyncio.timeout(ACK_S):
-                    await self._producer.begin_transaction()
-                    pending = [
-                        await self._producer.send(topic, value, key, partition, headers=list(headers))
-                        for partition in range(count)
-                    ]
-                    metas = await asyncio.gather(*pending)
-                    await self._producer.commit_transaction()
-            except BaseException:
-                await self._abort()
-                raise
-        return [Sent(meta.topic, meta.partition, meta.offset) for meta in metas]
-
-    async def _abort(self) -> None:
-        # Without a broker this never ends; the broker aborts by itself after TRANSACTION_MS.
-        with suppress(TimeoutError, KafkaError):
-            async with asyncio.timeout(STOP_S):
-                await self._producer.abort_transaction()
-
-
-async def send_settings(
-    config: Config, topic: str, org_id: int, key: bytes, value: bytes, headers: Sequence[Header] = ()
-) -> list[Sent]:
-    """Write an org's `settings.changed` to every partition in one transaction; one writer per org at a time."""
-    async with Producer(config, config.settings_writer(org_id)) as producer:
-        return await producer.send_everywhere(topic, key, value, headers)
 
 
 class Reader:
@@ -183,42 +133,29 @@ class Reader:
         if not set(wanted) <= set(range(count)):
             raise KafkaFault(f"topic {self._topic} has only {count} partitions: see `consent-streams topics check`")
         self._assigned = [TopicPartition(self._topic, partition) for partition in sorted(wanted)]
-        self._consumer = AIOKafkaConsumer(
-            **connection(self._config),
-            enable_auto_commit=False,
-            auto_offset_reset="earliest",
-            isolation_level="read_committed",
-            request_timeout_ms=int(CONNECT_S * 1000),
-        )
-        try:
-            async with opening(self._config):
-                await self._consumer.start()
-        except BaseException:
-            await self._close()
-            raise
+        with plain_faults(self._config):
+            self._consumer = await persistently(self._start)
         self._consumer.assign(self._assigned)
         return self
+
+    async def _start(self) -> AIOKafkaConsumer:
+        return await started_consumer(self._config, auto_offset_reset="earliest", isolation_level="read_committed")
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        await self._close()
-
-    async def _close(self) -> None:
-        with suppress(TimeoutError):
-            async with asyncio.timeout(STOP_S):
-                await stop_consumer(self._consumer)
+        await stopped(stop_consumer(self._consumer))
 
     async def begins(self) -> dict[int, int]:
         """The first offset that is still there, by partition."""
         with plain_faults(self._config):
-            found = await self._consumer.beginning_offsets(self._assigned)
+            found = await persistently(lambda: self._consumer.beginning_offsets(self._assigned))
         return {tp.partition: offset for tp, offset in found.items()}
 
     async def ends(self) -> dict[int, int]:
         """The offset of the next record to come, by partition; records of open transactions do not count."""
         with plain_faults(self._config):
-            found = await self._consumer.end_offsets(self._assigned)
+            found = await persistently(lambda: self._consumer.end_offsets(self._assigned))
         return {tp.partition: offset for tp, offset in found.items()}
 
     async def bundles(self, start: Mapping[int, int] | None = None, *, follow: bool) -> AsyncIterator[list[Record]]:
@@ -246,28 +183,88 @@ class Reader:
                 # Not "last record + 1": a log may end in transaction markers or records that compaction removed.
                 if await self._consumer.position(tp) >= ends[tp.partition]:
                     left.discard(tp)
-            if not follow and loop.time() - last_progress > STALL_S:
+            if not follow and loop.time() - last_progress > patience_s():
                 raise KafkaFault(f"Kafka at {self._config.bootstrap_servers} stopped answering")
 
 
 async def all_records(config: Config, topic: str, partitions: Iterable[int]) -> AsyncIterator[tuple[int, list[Any]]]:
     """Everything that these partitions hold at the first call, aborted transactions included; partition and records.
 
-    Records of a partition come in their order. Waits until every end of then is reached; raises what aiokafka raises.
+    Records of a partition come in their order. Waits until every end of then is reached.
     """
-    consumer = AIOKafkaConsumer(**connection(config), enable_auto_commit=False, auto_offset_reset="earliest")
+    loop = asyncio.get_running_loop()
     tps = [TopicPartition(topic, number) for number in partitions]
-    await consumer.start()
+    with plain_faults(config):
+        consumer = await persistently(lambda: started_consumer(config, auto_offset_reset="earliest"))
+        try:
+            consumer.assign(tps)
+            ends = await persistently(lambda: consumer.end_offsets(tps))
+            left = {tp for tp in tps if ends[tp]}
+            last_progress = loop.time()
+            while left:
+                for tp, records in (await consumer.getmany(*left, timeout_ms=FETCH_WAIT_MS)).items():
+                    last_progress = loop.time()
+                    yield tp.partition, records
+                left = {tp for tp in left if await consumer.position(tp) < ends[tp]}
+                if loop.time() - last_progress > patience_s():
+                    raise TimeoutError
+        finally:
+            await stopped(stop_consumer(consumer))
+
+
+async def started_producer(
+    config: Config, transactional_id: str | None = None, transaction_ms: int = TRANSACTION_MS
+) -> AIOKafkaProducer:
+    """An idempotent producer (acks=all). What it is given is sent again until it is acknowledged, or refused.
+
+    With a transactional id: waits until the transactions of earlier ones of that id are decided, and fences those.
+    Raises KafkaFault if nobody answers, and what aiokafka raises.
+    """
+    producer = AIOKafkaProducer(
+        **await options(config),
+        acks="all",
+        enable_idempotence=True,
+        linger_ms=LINGER_MS,
+        max_request_size=INPUT_BYTES,
+        transactional_id=transactional_id,
+        transaction_timeout_ms=transaction_ms,
+    )
+    steady(producer.client)
+    # A broker that hangs is given up soon. For room in the buffer it is waited as long as for an acknowledgement.
+    producer._request_timeout_ms = int(patience_s() * 1000)
     try:
-        consumer.assign(tps)
-        ends = await consumer.end_offsets(tps)
-        left = {tp for tp in tps if ends[tp]}
-        while left:
-            for tp, records in (await consumer.getmany(*left, timeout_ms=FETCH_WAIT_MS)).items():
-                yield tp.partition, records
-            left = {tp for tp in left if await consumer.position(tp) < ends[tp]}
-    finally:
-        await stop_consumer(consumer)
+        await producer.start()
+    except BaseException:
+        await stopped(producer.stop())
+        raise
+    return producer
+
+
+async def know(producer: AIOKafkaProducer, topic: str) -> None:
+    """Wait until a producer knows of a topic that is there, which it learns of the first broker that it asks."""
+    await persistently(lambda: producer.partitions_for(topic))
+
+
+async def started_consumer(config: Config, **more: Any) -> AIOKafkaConsumer:
+    """A consumer that commits nothing by itself, and has no group unless `more` names one.
+
+    Raises KafkaFault if nobody answers, and what aiokafka raises.
+    """
+    consumer = AIOKafkaConsumer(**await options(config), enable_auto_commit=False, **more)
+    steady(consumer._client)
+    try:
+        await consumer.start()
+    except BaseException:
+        await stopped(stop_consumer(consumer))
+        raise
+    return consumer
+
+
+async def stopped(stopping: Coroutine[Any, Any, None]) -> None:
+    """Stop a client, for STOP_S at most: closing flushes, which never ends without a broker."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(STOP_S):
+            await stopping
 
 
 def _merge(fetched: Mapping[TopicPartition, Sequence[object]], ends: Mapping[int, int] | None) -> list[Record]:

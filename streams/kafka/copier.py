@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from functools import partial
 from typing import Any
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 
 from streams.config import Config
-from streams.kafka.admin import opening, plain_faults
-from streams.kafka.client import LINGER_MS, STOP_S
-from streams.kafka.connection import connection, stop_consumer
+from streams.kafka.client import STOP_S, know, started_consumer, started_producer, stopped
+from streams.kafka.connection import stop_consumer
 from streams.kafka.errors import KafkaError
+from streams.kafka.faults import plain_faults
 from streams.kafka.merging import Merged
+from streams.kafka.patience import patience_s
+from streams.kafka.reaching import persistently
 from streams.kafka.records import Record, TopicPartition
-from streams.topics import INPUT_BYTES, TopicSpec
+from streams.topics import TopicSpec
+
+Clients = tuple[AIOKafkaProducer, AIOKafkaConsumer]
 
 #: A copy that is killed inside of a transaction holds up the new topic's readers for this long, or until its next run.
 TRANSACTION_MS = 60_000
@@ -40,16 +44,19 @@ class Copier:
 
     async def committed(self) -> dict[int, int] | None:
         """Up to where earlier copies came; None if there was none, or if Kafka has forgotten it."""
-        found = {tp.partition: await self._consumer.committed(tp) for tp in self._tps}
+        found = {tp.partition: await persistently(partial(self._consumer.committed, tp)) for tp in self._tps}
         return None if None in found.values() else found
 
     async def begins(self) -> dict[int, int]:
         """The first offsets that are still there."""
-        return {tp.partition: at for tp, at in (await self._consumer.beginning_offsets(self._tps)).items()}
+        return await self._offsets(self._consumer.beginning_offsets)
 
     async def ends(self) -> dict[int, int]:
         """The offsets of the next records to come; those of open transactions do not count."""
-        return {tp.partition: at for tp, at in (await self._consumer.end_offsets(self._tps)).items()}
+        return await self._offsets(self._consumer.end_offsets)
+
+    async def _offsets(self, ask: Callable[[list[TopicPartition]], Awaitable[Any]]) -> dict[int, int]:
+        return {tp.partition: offset for tp, offset in (await persistently(lambda: ask(self._tps))).items()}
 
     def start_at(self, positions: Mapping[int, int]) -> None:
         """From where to read. To be called once, before `until`."""
@@ -86,13 +93,15 @@ class Copier:
     async def commit(self, positions: Mapping[int, int]) -> int:
         """Commit what was sent, and that all below these positions is copied; how many records those are.
 
-        Raises ProducerFenced if another copier of the same name took this one's place.
+        Raises ProducerFenced if another copier of the same name took this one's place, TimeoutError if Kafka does not
+        answer for `patience_s`: then the next copier finds out whether it is committed.
         """
-        await self._begin()
-        await asyncio.gather(*self._sent)
-        offsets = {tp: positions[tp.partition] for tp in self._tps}
-        await self._producer.send_offsets_to_transaction(offsets, self._name)
-        await self._producer.commit_transaction()
+        async with asyncio.timeout(patience_s()):
+            await self._begin()
+            await asyncio.gather(*self._sent)
+            offsets = {tp: positions[tp.partition] for tp in self._tps}
+            await self._producer.send_offsets_to_transaction(offsets, self._name)
+            await self._producer.commit_transaction()
         self._open = False
         count = len(self._sent)
         self._sent.clear()
@@ -108,11 +117,9 @@ class Copier:
 
     async def _begin(self) -> None:
         if not self._open:
+            await know(self._producer, self._target)
             await self._producer.begin_transaction()
             self._open = True
-
-
-Clients = tuple[AIOKafkaProducer, AIOKafkaConsumer]
 
 
 @asynccontextmanager
@@ -122,35 +129,14 @@ async def copier(old: Config, new: Config, spec: TopicSpec) -> AsyncIterator[Cop
     It takes the place of any other of the same `new`, which is refused with its next transaction. What is not
     committed at the block's end is given up. Raises KafkaFault, for what the block raises of aiokafka's too.
     """
-    producer = AIOKafkaProducer(
-        **connection(new),
-        acks="all",
-        enable_idempotence=True,
-        linger_ms=LINGER_MS,
-        max_request_size=INPUT_BYTES,
-        transactional_id=new.copier,
-        transaction_timeout_ms=TRANSACTION_MS,
-    )
-    consumer = AIOKafkaConsumer(
-        **connection(old),
-        group_id=new.copier,
-        enable_auto_commit=False,
-        # A record that is gone must not be skipped in silence.
-        auto_offset_reset="none",
-        isolation_level="read_committed",
-    )
-    try:
-        async with opening(new):
-            await producer.start()
-            await consumer.start()
-        found = Copier(old.topic(spec.name), old.partitions, new.topic(spec.name), new.copier, (producer, consumer))
-        try:
-            with plain_faults(new):
-                yield found
-        finally:
-            await found.give_up()
-    finally:
-        for stop in (producer.stop, partial(stop_consumer, consumer)):
-            with suppress(TimeoutError):
-                async with asyncio.timeout(STOP_S):
-                    await stop()
+    async with AsyncExitStack() as stack:
+        with plain_faults(new):
+            producer = await persistently(partial(started_producer, new, new.copier, TRANSACTION_MS))
+            stack.push_async_callback(lambda: stopped(producer.stop()))
+            # A record that is gone must not be skipped in silence.
+            reading = {"group_id": new.copier, "auto_offset_reset": "none", "isolation_level": "read_committed"}
+            consumer = await persistently(partial(started_consumer, old, **reading))
+            stack.push_async_callback(lambda: stopped(stop_consumer(consumer)))
+            found = Copier(old.topic(spec.name), old.partitions, new.topic(spec.name), new.copier, (producer, consumer))
+            stack.push_async_callback(found.give_up)
+            yield found

@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Collection, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from typing import Any
 
 from aiokafka import AIOKafkaConsumer
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.coordinator.protocol import ConsumerProtocolMemberAssignment, ConsumerProtocolMemberMetadata
-from aiokafka.errors import GroupCoordinatorNotAvailableError, NotCoordinatorForGroupError
+from aiokafka.errors import for_code
 
 from streams.config import Config
-from streams.kafka.admin import connected, opening, plain_faults
-from streams.kafka.connection import connection, stop_consumer
+from streams.kafka.admin import asked
+from streams.kafka.client import started_consumer, stopped
+from streams.kafka.connection import stop_consumer
+from streams.kafka.faults import check, plain_faults
+from streams.kafka.reaching import persistently
 from streams.kafka.records import Place, TopicPartition
-
-COORDINATOR_S = 5.0
-POLL_S = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,39 +33,44 @@ class GroupMember:
 class ConsumerGroup:
     """Questions about a group and the partitions that it reads; see `consumer_group`. Topics have their full names.
 
-    Joins nothing and writes nothing. Its methods raise what aiokafka raises.
+    Joins nothing and writes nothing. Its methods raise KafkaFault.
     """
 
-    def __init__(self, name: str, admin: AIOKafkaAdminClient, consumer: AIOKafkaConsumer) -> None:
-        self._name = name
-        self._admin = admin
+    def __init__(self, config: Config, consumer: AIOKafkaConsumer) -> None:
+        self._config = config
+        self._name = config.group
         self._consumer = consumer
 
     async def describe(self) -> tuple[str, tuple[GroupMember, ...]]:
-        """The group's state in Kafka's word, and its members. Waits for its coordinator, COORDINATOR_S at most."""
-        deadline = asyncio.get_running_loop().time() + COORDINATOR_S
-        while True:
-            try:
-                (answer,) = await self._admin.describe_consumer_groups([self._name])
-                break
-            except (GroupCoordinatorNotAvailableError, NotCoordinatorForGroupError):
-                # The first question about any group makes the broker create the topic in which it keeps them.
-                if asyncio.get_running_loop().time() > deadline:
-                    raise
-                await asyncio.sleep(POLL_S)
+        """The group's state in Kafka's word, and its members. Waits for the group's coordinator."""
+        answer = await asked(self._config, self._describe)
         ((_, _, state, _, _, members, *_),) = answer.groups
         return state, tuple(member(*one[2:5]) for one in members)
 
+    async def _describe(self, admin: AIOKafkaAdminClient) -> Any:
+        # The first question about any group makes the broker create the topic in which it keeps them.
+        (answer,) = await admin.describe_consumer_groups([self._name])
+        ((code, *_),) = answer.groups
+        check(code, f"the group {self._name} cannot be described: {for_code(code).__name__}")
+        return answer
+
     async def committed(self, places: Collection[Place]) -> dict[Place, int]:
         """What the group has committed of each partition; 0 where there is nothing."""
-        wanted = [TopicPartition(*place) for place in places]
-        found = await self._admin.list_consumer_group_offsets(self._name, partitions=wanted)
-        return {place: max(0, found[place].offset) for place in wanted}
+        return await committed(self._config, places)
 
     async def ends(self, places: Collection[Place]) -> Mapping[Place, int]:
         """The offset of the next record to come in each partition; those of open transactions do not count."""
-        found: Mapping[Place, int] = await self._consumer.end_offsets([TopicPartition(*place) for place in places])
+        wanted = [TopicPartition(*place) for place in places]
+        with plain_faults(self._config):
+            found: Mapping[Place, int] = await persistently(lambda: self._consumer.end_offsets(wanted))
         return found
+
+
+async def committed(config: Config, places: Collection[Place]) -> dict[Place, int]:
+    """What the workers' group has committed of each partition; 0 where there is nothing. Raises KafkaFault."""
+    wanted = [TopicPartition(*place) for place in places]
+    found = await asked(config, lambda admin: admin.list_consumer_group_offsets(config.group, partitions=wanted))
+    return {place: max(0, found[place].offset) for place in wanted}
 
 
 def member(host: str, metadata: bytes, assignment: bytes) -> GroupMember:
@@ -77,13 +82,10 @@ def member(host: str, metadata: bytes, assignment: bytes) -> GroupMember:
 
 @asynccontextmanager
 async def consumer_group(config: Config) -> AsyncIterator[ConsumerGroup]:
-    """The workers' group, for one block. Raises KafkaFault, for what the block raises of aiokafka's too."""
-    consumer = AIOKafkaConsumer(**connection(config), enable_auto_commit=False, isolation_level="read_committed")
+    """The workers' group, for one block. Raises KafkaFault."""
+    with plain_faults(config):
+        consumer = await persistently(lambda: started_consumer(config, isolation_level="read_committed"))
     try:
-        with plain_faults(config):
-            async with opening(config):
-                await consumer.start()
-            async with connected(config) as admin:
-                yield ConsumerGroup(config.group, admin, consumer)
+        yield ConsumerGroup(config, consumer)
     finally:
-        await stop_consumer(consumer)
+        await stopped(stop_consumer(consumer))

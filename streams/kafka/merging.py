@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import heapq
 from collections import deque
 from collections.abc import AsyncIterator, Mapping
@@ -9,6 +10,7 @@ from typing import Any
 
 from aiokafka import AIOKafkaConsumer
 
+from streams.kafka.patience import patience_s
 from streams.kafka.records import Record, TopicPartition
 
 FETCH_WAIT_MS = 200
@@ -30,7 +32,8 @@ class Merged:
     async def until(self, ends: Mapping[TopicPartition, int]) -> AsyncIterator[tuple[int, Record]]:
         """Partition and record, of all below these ends; a few beyond may come too.
 
-        Waits for records as long as an end is not reached. Raises what aiokafka raises.
+        Waits for records as long as an end is not reached. Raises TimeoutError if none has come for `patience_s`, and
+        what aiokafka raises.
         """
         heads: list[tuple[int, TopicPartition]] = []
         idle = set(ends)
@@ -49,6 +52,8 @@ class Merged:
     async def _fill(self, idle: set[TopicPartition], ends: Mapping[TopicPartition, int]) -> set[TopicPartition]:
         """Those of the partitions that have a record; waits for one as long as an end is not reached."""
         ready = set()
+        clock = asyncio.get_running_loop().time
+        last_progress = clock()
         while idle:
             for tp in list(idle):
                 if not self._fetched[tp]:
@@ -61,4 +66,7 @@ class Merged:
             if idle:
                 for tp, records in (await self._consumer.getmany(*idle, timeout_ms=FETCH_WAIT_MS)).items():
                     self._fetched[tp].extend(records)
+                    last_progress = clock()
+                if clock() - last_progress > patience_s():
+                    raise TimeoutError
         return ready

@@ -8,7 +8,7 @@ from aiokafka.protocol.api import Request, RequestStruct, Response, ResponseHead
 from aiokafka.protocol.types import CompactArray, CompactString, Int16, Int32, Schema, TaggedFields, UnsignedVarInt32
 
 from streams.config import Config
-from streams.kafka.admin import connected
+from streams.kafka.admin import asked
 
 #: `metadata.version` that a Kafka of each release brought.
 _RELEASES = {7: "3.3", 8: "3.4", 11: "3.5", 14: "3.6", 19: "3.7", 20: "3.8", 21: "3.9", 25: "4.0", 27: "4.1", 29: "4.2",
@@ -48,8 +48,7 @@ class _ApiVersionsRequest(Request[_ApiVersionsStruct]):  # type: ignore[misc]
 
 async def release_of(config: Config) -> str:
     """The release of a broker of the cluster, such as "4.3", or what is known of it. Raises KafkaFault."""
-    async with connected(config) as admin:
-        answer = await admin._client.send(admin._client.get_random_node(), _ApiVersionsRequest())
+    answer = await asked(config, lambda admin: admin._send_request(_ApiVersionsRequest()))
     return named(answer.tags.get(0, b"\x01"))
 
 

@@ -1,6 +1,6 @@
 """What is set for topics themselves: read, and changed. Topics are named without prefix here.
 
-Every function opens one connection, asks, and closes it. All raise KafkaFault with one line fit for a terminal.
+All raise KafkaFault with one line fit for a terminal, and ask again while a broker is away, see `admin.asked`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,9 @@ from aiokafka.protocol.admin import DescribeConfigsRequest
 
 from streams import topics
 from streams.config import Config
-from streams.kafka.admin import KafkaFault, connected
+from streams.kafka.admin import asked
+from streams.kafka.faults import check
+from streams.kafka.reaching import CONTROLLER_S
 
 #: Kafka's number of "set for this topic", among the sources of a topic's settings.
 OF_THE_TOPIC = 1
@@ -28,23 +30,26 @@ Settings = Mapping[str, Mapping[str, str]]
 
 async def own_settings(config: Config) -> dict[str, dict[str, str]]:
     """What is set for each of our topics itself, without what it has from the brokers."""
-    async with connected(config) as client:
-        return await _own(client, config, [spec.name for spec in topics.ALL])
+    names = [spec.name for spec in topics.ALL]
+    return await asked(config, lambda client: _own(client, config, names))
 
 
 async def alter(config: Config, changes: Settings) -> None:
-    """Change settings of topics, and keep the others; returns once every broker goes by them."""
-    async with connected(config) as client:
-        # Kafka replaces all that is set for a topic at once, so what stays is given again.
-        own = await _own(client, config, changes.keys())
-        resources = [_resource(config, name, {**own[name], **change}) for name, change in changes.items()]
-        for answer in await client.alter_configs(resources):
-            for code, message, _, name in answer.resources:
-                if code:
-                    raise KafkaFault(f"settings of {name} cannot be changed: {message or for_code(code).__name__}")
-        for broker in client._client.cluster.brokers():
-            while not _has(await _own(client, config, changes.keys(), broker.nodeId), changes):  # noqa: ASYNC110 - only asked
-                await asyncio.sleep(POLL_S)
+    """Change settings of topics, and keep the others; returns once every broker of the cluster goes by them."""
+    await asked(config, lambda client: _alter(client, config, changes), CONTROLLER_S)
+
+
+async def _alter(client: AIOKafkaAdminClient, config: Config, changes: Settings) -> None:
+    # Kafka replaces all that is set for a topic at once, so what stays is given again.
+    own = await _own(client, config, changes.keys())
+    resources = [_resource(config, name, {**own[name], **change}) for name, change in changes.items()]
+    for answer in await client.alter_configs(resources):
+        for code, message, _, name in answer.resources:
+            check(code, f"settings of {name} cannot be changed: {message or for_code(code).__name__}")
+    # One that is away is asked again, until the cluster has taken it out.
+    for broker in client._client.cluster.brokers():
+        while not _has(await _own(client, config, changes.keys(), broker.nodeId), changes):  # noqa: ASYNC110
+            await asyncio.sleep(POLL_S)
 
 
 def _has(found: Settings, wanted: Settings) -> bool:
@@ -59,8 +64,7 @@ async def _own(
     answer: Any = await client._send_request(DescribeConfigsRequest(words, include_synonyms=False), broker)
     found = {}
     for code, message, _, name, entries in answer.resources:
-        if code:
-            raise KafkaFault(f"settings of {name} cannot be read: {message or for_code(code).__name__}")
+        check(code, f"settings of {name} cannot be read: {message or for_code(code).__name__}")
         own = {key: value for key, value, _, source, *_ in entries if source == OF_THE_TOPIC}
         found[name.removeprefix(config.topic_prefix)] = own
     return found

@@ -15,6 +15,7 @@ from streams.cli.doctor.judging import judge
 from streams.cli.doctor.workers import Worker, judge_workers
 from streams.config import Config
 from streams.kafka.admin import Cluster, TopicState
+from streams.topics import LEAST_IN_SYNC, UNCLEAN
 
 CONFIG = Config(partitions=4)
 GOOD = {"allowed": -1, "replicas": 3, "in_sync": 3, "ready": True, "partitions": 4}
@@ -22,10 +23,12 @@ ALONE = Member("10.0.0.1", "http://worker-1:6066", frozenset(range(4)))
 STEADY = Group("Stable", (ALONE,), {}, frozenset())
 
 
-def seen(least: int = 2, group: Group = STEADY, newest_ms: int | None = None, **state: Any) -> list[Finding]:
+def seen(
+    least: int = 2, group: Group = STEADY, newest_ms: int | None = None, unclean: str = "false", **state: Any
+) -> list[Finding]:
     """Findings of a cluster whose topics are all alike."""
     states = {spec.name: TopicState(spec.name, uuid.uuid4(), **(GOOD | state)) for spec in topics.ALL}
-    settings = {"retention.bytes": "-1", "cleanup.policy": "delete", "min.insync.replicas": str(least)}
+    settings = {"retention.bytes": "-1", "cleanup.policy": "delete", LEAST_IN_SYNC: str(least), UNCLEAN: unclean}
     configs = {spec.name: settings | spec.config for spec in topics.ALL}
     return list(judge(CONFIG, Seen("4.3", Cluster("c", states), configs, group, newest_ms)))
 
@@ -45,6 +48,7 @@ def test_three_replicas_in_sync_are_well() -> None:
     [
         ({"replicas": 2, "in_sync": 2}, ("warning", "fewer than 3 replicas")),
         ({"least": 1}, ("warning", "min.insync.replicas is below 2")),
+        ({"unclean": "true"}, ("warning", "unclean.leader.election.enable is true")),
         ({"in_sync": 2}, ("warning", "replicas are missing or behind")),
         ({"in_sync": 1}, ("problem", "fewer replicas in sync than min.insync.replicas, so writes are refused")),
         ({"ready": False}, ("problem", "without a leader")),
@@ -52,6 +56,14 @@ def test_three_replicas_in_sync_are_well() -> None:
 )
 def test_what_a_broken_machine_would_cost_is_said(state: dict[str, Any], expected: tuple[str, str]) -> None:
     assert said(seen(**state), "replication") == [expected]
+
+
+def test_settings_that_are_denied_are_said_to_be_unknown() -> None:
+    states = {spec.name: TopicState(spec.name, uuid.uuid4(), **GOOD) for spec in topics.ALL}
+    denied = list(judge(CONFIG, Seen("4.3", Cluster("c", states), dict.fromkeys(states), STEADY, None)))
+    unread = "unclean.leader.election.enable and min.insync.replicas cannot be read"
+    assert said(denied, "replication") == [("warning", unread)]
+    assert said(denied, "topics") == [("warning", spec.name) for spec in topics.ALL]
 
 
 @pytest.mark.parametrize(

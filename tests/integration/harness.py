@@ -17,7 +17,7 @@ import sys
 import threading
 import time
 import uuid
-from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
 from pathlib import Path
@@ -358,10 +358,14 @@ class World:
 
         async def alter() -> None:
             state = (await admin.describe(self.config)).topics[topic]
-            async with asyncio.timeout(PATIENCE_S), admin.connected(self.config) as client:
+
+            def change(client: AIOKafkaAdminClient) -> Awaitable[object]:
+                return client.alter_configs([ConfigResource(ConfigResourceType.TOPIC, state.name, wanted)])
+
+            async with asyncio.timeout(PATIENCE_S):
                 for mark in ("1", "2"):
                     wanted = settings | {"segment.jitter.ms": mark}
-                    await client.alter_configs([ConfigResource(ConfigResourceType.TOPIC, state.name, wanted)])
+                    await admin.asked(self.config, change)
                     while (await admin.configs_of(self.config, [state]))[state.name]["segment.jitter.ms"] != mark:
                         await asyncio.sleep(POLL_S)
 

@@ -21,9 +21,10 @@ from aiokafka.errors import (
 from streams import topics
 from streams.cli import sample
 from streams.config import Config, from_environment
-from streams.kafka.admin import KafkaFault
-from streams.kafka.client import Producer, Reader, send_settings
+from streams.kafka.client import Producer, Reader
 from streams.kafka.connection import connection
+from streams.kafka.everywhere import send_settings
+from streams.kafka.faults import KafkaFault
 from tests.cli.world import invoke
 from tests.integration.conftest import MakeWorker, MakeWorld
 from tests.integration.harness import (

@@ -397,7 +397,7 @@ def test_a_copy_whose_place_another_took_does_not_switch(make_world: MakeWorld, 
 
 def test_new_topics_have_what_was_set_for_the_old_ones(make_world: MakeWorld, make_copy: MakeCopy) -> None:
     old, new = make_world(OLD), make_copy()
-    old.configure(topics.AUDIT.name, **topics.AUDIT.config | {"min.insync.replicas": "1"})
+    old.configure(topics.AUDIT.name, **topics.AUDIT.config_for(1) | {"min.insync.replicas": "1"})
     repartition(old, new)
     before, after = (world.loop.run(own_settings(world.config)) for world in (old, new))
     differ = {name for name in before if before[name] != after[name]}

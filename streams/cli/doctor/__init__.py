@@ -6,10 +6,11 @@ import click
 import orjson
 
 from streams.config import Config
-from streams.kafka.admin import KafkaFault, check_rights
+from streams.kafka.admin import check_rights
+from streams.kafka.faults import KafkaFault
 from streams.topics import ALL
 
-from ..options import HTTP, KAFKA, json_option, with_config
+from ..options import HTTP, KAFKA, json_option, timeout_option, with_config
 from ..root import Failure
 from ..run import progress, reachable, run
 from .cluster import Seen, look
@@ -21,6 +22,7 @@ from .workers import ask_all, judge_workers
 
 @click.command("doctor", short_help="Look at a deployment and say what is wrong with it.")
 @with_config(*KAFKA, "partitions", *HTTP, "users_file")
+@timeout_option
 @json_option
 @click.pass_context
 def command(ctx: click.Context, config: Config, as_json: bool) -> None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from streams import topics
 from streams.config import Config
-from streams.kafka.admin import Cluster, configs_of, describe
+from streams.kafka.admin import Cluster, describe, readable_configs_of
 from streams.kafka.client import Reader
 from streams.kafka.groups import GroupMember, consumer_group
 from streams.kafka.records import Place
@@ -44,11 +44,14 @@ class Group:
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """All of it. `group` and `newest_ms`, the broker's time of the newest change, need the topics of the inputs."""
+    """All of it; `configs` of a topic are None where Kafka denies them.
+
+    `group` and `newest_ms`, the broker's time of the newest change, need the topics of the inputs.
+    """
 
     release: str
     cluster: Cluster
-    configs: Mapping[str, Mapping[str, str]]
+    configs: Mapping[str, Mapping[str, str] | None]
     group: Group | None
     newest_ms: int | None
 
@@ -56,7 +59,7 @@ class Seen:
 async def look(config: Config) -> Seen:
     """Ask Kafka everything. Raises KafkaFault."""
     cluster = await describe(config)
-    configs = await configs_of(config, cluster.topics.values())
+    configs = await readable_configs_of(config, cluster.topics.values())
     release = await release_of(config)
     if topics.CHANGES.name not in cluster.topics:
         return Seen(release, cluster, configs, None, None)

@@ -8,13 +8,13 @@ from collections.abc import Iterator, Mapping
 from streams import topics
 from streams.config import Config
 from streams.kafka.admin import Problem, TopicState, problems
+from streams.kafka.conditions import Configs, unmet
 from streams.links import MIN_SECRET
+from streams.topics import LEAST_IN_SYNC, REPLICAS
 
 from .cluster import Group, Seen
 from .findings import Finding, ok, problem, skipped, some, warning
 
-#: A log that others depend on keeps its records through the loss of one machine, and while that is replaced.
-REPLICAS, IN_SYNC = 3, 2
 #: More records than these waiting are worth a look; one worker decides some ten thousand in a second.
 MUCH_LAG = 10_000
 #: A clock that is so far ahead makes changes look as if they came from the future.
@@ -46,29 +46,22 @@ def _topics(found: list[Problem]) -> Iterator[Finding]:
         yield ok("topics", f"all {len(topics.ALL)} are there with the right partitions and settings")
 
 
-def _replication(there: Mapping[str, TopicState], configs: Mapping[str, Mapping[str, str]]) -> Iterator[Finding]:
+def _replication(there: Mapping[str, TopicState], configs: Configs) -> Iterator[Finding]:
     states = list(there.values())
     leaderless = [state.name for state in states if not state.ready]
     if leaderless:
         yield problem("replication", f"without a leader: {some(leaderless)}", "bring the brokers that have them back")
-    least = {state.name: int(configs[state.name].get("min.insync.replicas", 1)) for state in states}
+    least = {state.name: int((configs[state.name] or {}).get(LEAST_IN_SYNC, 1)) for state in states}
     refusing = [state.name for state in states if state.in_sync < least[state.name]]
     if refusing:
         text = f"fewer replicas in sync than min.insync.replicas, so writes are refused: {some(refusing)}"
         yield problem("replication", text, "bring the missing brokers back")
-    few = [state.name for state in states if state.replicas < REPLICAS]
-    if few:
-        text = f"fewer than {REPLICAS} replicas: {some(few)}"
-        remedy = f"CONSENT_REPLICATION={REPLICAS} at `consent-streams topics create`, or kafka-reassign-partitions.sh"
-        yield warning("replication", text, remedy)
-    weak = [state.name for state in states if state.replicas >= REPLICAS and least[state.name] < IN_SYNC]
-    if weak:
-        text = f"min.insync.replicas is below {IN_SYNC}: {some(weak)}"
-        yield warning("replication", text, f"kafka-configs.sh --alter --add-config min.insync.replicas={IN_SYNC}")
+    weak = list(unmet(there, configs))
+    yield from (warning("replication", one.line(), one.remedy) for one in weak)
     behind = [state.name for state in states if state.in_sync < state.replicas and state.name not in refusing]
     if behind:
         yield warning("replication", f"replicas are missing or behind: {some(behind)}", "look at the brokers' logs")
-    if states and not (leaderless or refusing or few or weak or behind):
+    if states and not (leaderless or refusing or weak or behind):
         yield ok("replication", f"{REPLICAS} or more replicas of every topic, all in sync")
 
 

@@ -10,7 +10,7 @@ import orjson
 
 from streams.config import Config
 
-from ..options import KAFKA, json_option, with_config
+from ..options import KAFKA, json_option, timeout_option, with_config
 from ..root import INTERRUPTED, Failure
 from ..run import note, progress, reachable, run
 
@@ -42,6 +42,7 @@ next:
 @click.option("--follow", is_flag=True, show_envvar=True, help="go on with what is still to come, until Ctrl-C")
 @click.option("--switch", is_flag=True, show_envvar=True, help="producers are stopped: wait, compare, and switch")
 @with_config(*KAFKA, "partitions", "max_record_bytes")
+@timeout_option
 @json_option
 @click.pass_context
 def command(

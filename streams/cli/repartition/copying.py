@@ -8,13 +8,14 @@ from contextlib import asynccontextmanager
 
 from streams import topics
 from streams.config import Config
+from streams.kafka.client import Reader
 from streams.kafka.copier import Copier, copier
 from streams.kafka.records import Record
 
 from ..root import Failure
 from .making import make_topics
 from .placing import Placing
-from .reading import reading
+from .reading import ends_of
 
 #: So many records are copied in one transaction.
 TRANSACTION_RECORDS = 5_000
@@ -48,16 +49,16 @@ class Copying:
     async def prepare(self) -> None:
         """Go on where the last run stopped. Raises Failure if the new topic has what is not of this copy."""
         found = await self._copier.committed()
-        async with reading(self._new) as reader:
-            ends = await reader.ends(self._topic, range(self._new.partitions))
-            if found is None:
-                if any(ends.values()):
-                    raise Failure(f"{self._topic} has records that are not of this copy: choose another --to-prefix")
-                await self._commit(await self._copier.begins())
-            else:
-                self._committed = found
-                async for records in reader.scan(self._topic, 0, 0, ends[0], committed=True):
-                    for r in records:
+        if found is None:
+            if any((await ends_of(self._new, topics.CHANGES)).values()):
+                raise Failure(f"{self._topic} has records that are not of this copy: choose another --to-prefix")
+            await self._commit(await self._copier.begins())
+        else:
+            self._committed = found
+            # Settings are in every partition.
+            async with Reader(self._new, self._topic, [0]) as reader:
+                async for bundle in reader.bundles(follow=False):
+                    for r in bundle:
                         self._placing.know(Record(r.offset, r.timestamp, r.key, r.value, r.headers))
         self._copier.start_at(self._committed)
 

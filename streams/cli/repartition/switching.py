@@ -8,13 +8,14 @@ from collections.abc import Callable
 from streams import topics
 from streams.config import Config
 from streams.kafka.admin import delete_records
+from streams.kafka.groups import committed
 from streams.kafka.topic_configs import alter
 
 from .closing import open_inputs
 from .comparing import States, states_of
 from .copying import Copying
 from .making import LIVE, TIMES
-from .reading import ends_of, reading
+from .reading import ends_of
 
 POLL_S = 0.5
 
@@ -61,13 +62,12 @@ async def finish(new: Config) -> None:
 
 async def _behind(config: Config) -> int:
     """Records of all sources that the group has not worked off, markers of transactions included."""
-    left, numbers = 0, range(config.partitions)
-    async with reading(config) as reader:
-        for spec in topics.SOURCES:
-            name = config.topic(spec.name)
-            ends = await reader.ends(name, numbers)
-            done = await reader.committed(config.group, name, numbers)
-            left += sum(max(0, ends[number] - done[number]) for number in numbers)
+    left = 0
+    # One after the other: where changes are worked off, what that wrote to the identities counts there.
+    for spec in topics.SOURCES:
+        ends = await ends_of(config, spec)
+        done = await committed(config, [(config.topic(spec.name), number) for number in ends])
+        left += sum(max(0, end - done[config.topic(spec.name), number]) for number, end in ends.items())
     return left
 
 
