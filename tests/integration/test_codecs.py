@@ -249,15 +249,10 @@ def compress(world: World, codec: str) -> None:
     """Let the broker write every batch of every topic in this codec."""
     wanted = {spec.name: spec.config | {"compression.type": codec} for spec in topics.ALL}
 
-    async def alter() -> None:
-        resources = [
-            ConfigResource(ConfigResourceType.TOPIC, world.config.topic(name), config)
-            for name, config in wanted.items()
-        ]
-        async with admin.connected(world.config) as client:
-            await client.alter_configs(resources)
-
-    world.loop.run(alter())
+    resources = [
+        ConfigResource(ConfigResourceType.TOPIC, world.config.topic(name), config) for name, config in wanted.items()
+    ]
+    world.loop.run(admin.asked(world.config, lambda client: client.alter_configs(resources)))
     # One after another: when this one is in force, so are those before it.
     world.configure(CHANGES, **wanted[CHANGES])
 
