@@ -18,8 +18,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from faust.assignor.partition_assignor import PartitionAssignor
-from faust.tables import manager
-from faust.tables.recovery import Recovery
+from faust.tables import manager, recovery
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP, ConsumerMessage
 from mode.utils.futures import maybe_async
@@ -522,7 +521,7 @@ class Transport(driver.Transport):
     Consumer = Consumer
 
 
-class _Recovery(Recovery):
+class Recovery(recovery.Recovery):  # type: ignore[misc]
     """Faust's recovery without its limits of time: a broker that is away is waited for."""
 
     async def _wait(self, coro: Any, timeout: Any = None) -> None:  # noqa: ARG002, ASYNC109 - Faust's signature
@@ -538,7 +537,7 @@ class TableManager(manager.TableManager):
     def recovery(self) -> Recovery:
         """The service that restores tables."""
         if self._recovery is None:
-            self._recovery = _Recovery(self.app, self, beacon=self.beacon, loop=self.loop)
+            self._recovery = Recovery(self.app, self, beacon=self.beacon, loop=self.loop)
         return self._recovery
 
 

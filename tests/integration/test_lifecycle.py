@@ -17,6 +17,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from streams.broker import ChosenBroker, EmbeddedBroker
 from streams.engine.outputs import Writer
+from streams.kafka.cluster import Cluster
 from streams.kafka.connection import stop_consumer
 from tests.integration.compare import Comparison
 from tests.integration.conftest import MakeWorker, MakeWorld
@@ -299,20 +300,20 @@ def test_a_broker_that_is_away_is_waited_for_with_more_to_write_and_without_hast
 
     async def write() -> int:
         """How often metadata were asked for while the broker was away."""
-        writer = Writer(world.config)
-        await writer.start()
-        client, asked = writer._producer._client, 0
+        cluster = Cluster(world.config, "test", [world.config.topic(AUDIT)])
+        await cluster.start()
+        writer, asked = Writer(cluster, "writer"), 0
         await writer.append(world.config.topic(AUDIT), 0, b"k", values[0])
 
         def counting(real: Callable[..., Awaitable[bool]]) -> Callable[..., Awaitable[bool]]:
-            async def count(*args: Any) -> bool:
+            async def count() -> bool:
                 nonlocal asked
                 asked += 1
-                return await real(*args)
+                return await real()
 
             return count
 
-        client._metadata_update = counting(client._metadata_update)
+        cluster._refresh = counting(cluster._refresh)  # type: ignore[method-assign]
         await asyncio.to_thread(own_broker.stop)
         # To a topic that it has not written to yet, and, more than one batch, to one that has no leader any more.
         writing = [writer.append(world.config.topic(AUDIT), 0, b"k", value) for value in values[1:]]
@@ -324,6 +325,7 @@ def test_a_broker_that_is_away_is_waited_for_with_more_to_write_and_without_hast
         await asyncio.to_thread(own_broker.start)
         await asyncio.wait_for(waiting, 60)
         await writer.stop()
+        await cluster.stop()
         return asked_in_vain
 
     assert 5 < world.loop.run(write()) < 40
