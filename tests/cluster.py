@@ -382,10 +382,17 @@ class Cluster:
             reassign(self._one().bootstrap, orders)
         self.wait_until_whole()
 
-    def balance(self) -> None:
-        """Let every node lead its share of each topic, by election."""
+    def balance(self, apart: str = "") -> None:
+        """Let every node lead its share of each topic, by election: of all topics the same partitions.
+
+        But of the topic `apart` some: what a node leads of it is led by others of all other topics.
+        """
         nodes = list(self.nodes)
-        self.lead({place: nodes[place[1] % len(nodes)] for place in self.seen().partitions})
+
+        def node(topic: str, number: int) -> int:
+            return nodes[(number + (number // 2 if topic == apart else 0)) % len(nodes)]
+
+        self.lead({place: node(*place) for place in self.seen().partitions})
 
     # -- waiting --
 
