@@ -23,10 +23,13 @@ from tests.chaos.checker import Report, check, conclude
 from tests.chaos.history import BATCH_PATIENCE_S, TOPICS, Exit, History, Sent, Topic, stores_in
 from tests.chaos.parts import Share, check_shares
 from tests.chaos.scenario import Endless
+from tests.cluster import Cluster
 from tests.integration.harness import (
+    ANSWER_S,
     CHANGES,
     PARTITIONS,
     PATIENCE_S,
+    REQUESTS,
     SHORT_SESSION,
     Loop,
     Place,
@@ -48,6 +51,10 @@ PAUSE_S = 0.01
 LAUNCHER = "tests.chaos.launcher"
 #: Of the brokers that are hurt: what a topic's settings say of compaction is done soon.
 BROKER = {"log.cleaner.backoff.ms": "500"}
+#: One broker, or several.
+Kafka = EmbeddedBroker | Cluster
+#: Where there are several, others are asked soon.
+CLUSTER_ANSWER_S = 5.0
 
 
 class NotingLoad(Load):
@@ -124,12 +131,19 @@ class Round:
     """A `with` block around topics, workers and a load; `finish` checks what is left of them."""
 
     def __init__(
-        self, broker: EmbeddedBroker, loop: Loop, folder: Path, seed: int, partitions: int = PARTITIONS
+        self, kafka: Kafka, loop: Loop, folder: Path, seed: int, partitions: int = PARTITIONS
     ) -> None:
-        self.broker = broker
+        self.kafka = kafka
         self.seed = seed
         self.rng = random.Random(f"faults {seed}")
-        self.world = World(broker.bootstrap, loop, partitions)
+        several = isinstance(kafka, Cluster)
+        self.world = World(
+            kafka.bootstrap,
+            loop,
+            partitions,
+            replication=kafka.replication if several else 1,
+            answer_s=CLUSTER_ANSWER_S if several else ANSWER_S,
+        )
         self.partitions = partitions
         self.workers: list[Hand] = []
         self.loads: list[NotingLoad] = []
@@ -143,6 +157,8 @@ class Round:
 
     def __enter__(self) -> Round:
         self.world.create_topics()
+        if isinstance(self.kafka, Cluster):
+            self.kafka.balance(apart=self.world.config.topic(REQUESTS))
         producer = self.world.loop.run(self.world._opened())
         producer._message_accumulator._batch_ttl = BATCH_PATIENCE_S
         return self
@@ -159,13 +175,29 @@ class Round:
         self.world.loop.run(self._delete_topics())
 
     async def _delete_topics(self) -> None:
-        client = AIOKafkaAdminClient(bootstrap_servers=self.broker.bootstrap)
+        client = AIOKafkaAdminClient(bootstrap_servers=self.kafka.bootstrap)
         with suppress(KafkaError):
             await client.start()
             await client.delete_topics([self.world.config.topic(spec.name) for spec in topics.ALL])
         await client.close()
 
     # -- what a fault works with --
+
+    @property
+    def broker(self) -> EmbeddedBroker:
+        """The one broker, for faults that belong to one only."""
+        assert isinstance(self.kafka, EmbeddedBroker)
+        return self.kafka
+
+    @property
+    def cluster(self) -> Cluster:
+        """The several brokers, for faults that belong to them."""
+        assert isinstance(self.kafka, Cluster)
+        return self.kafka
+
+    def leave(self, node: int) -> None:
+        """Write through the other brokers only, from when they say that this one is gone."""
+        self.world.loop.run(self.world.forget(self.cluster.nodes[node].port))
 
     def worker(self, **env: str) -> Hand:
         """One more worker, not started."""
