@@ -153,6 +153,9 @@ class BulkRound(Round):
     def goes_on(self, low: int = 30, high: int = 120) -> None:
         self.bulk.writes(FACTOR * self.rng.randint(low, high))
 
+    def comes_to_rest(self) -> None:
+        """Not here: its load goes on by itself."""
+
     def acknowledged(self) -> dict[int, int]:
         return dict(enumerate(self.bulk.acknowledged))
 

@@ -237,6 +237,11 @@ class Round:
             load = self.load(max(count, EVENTS // 2))
         load.writes(count)
 
+    def comes_to_rest(self) -> None:
+        """Wait until all is written and worked off; the next load begins where something is to be written."""
+        self.loads[-1].join()
+        self.world.settle()
+
     def passes_time(self, seconds: float) -> None:
         """Let some time pass under load, where time is what the fault is about."""
         deadline = time.monotonic() + seconds

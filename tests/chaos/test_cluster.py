@@ -11,9 +11,8 @@ from tests.integration.compare import STALE
 pytestmark = [pytest.mark.kafka, pytest.mark.slow]
 
 SEED = 5
-#: One of each kind: a broker that is gone, one that sleeps, leaders that move while all live, one that is cut off.
-OF_EACH_KIND = (
-    "a leader kill -9 and restart",
+#: A broker that sleeps, leaders that move while all live, a broker that is cut off.
+ONE_AFTER_ANOTHER = (
     "a leader SIGSTOP for longer than its session",
     "leaders moved by election",
     "a leader cut off from the other brokers",
@@ -26,7 +25,7 @@ def test_brokers_of_a_cluster_come_and_go_and_nothing_is_lost_repeated_invented_
     with make_cluster_round(SEED) as round_:
         round_.start(2)
         round_.load()
-        for name in OF_EACH_KIND:
+        for name in ONE_AFTER_ANOTHER:
             FAULTS[name].do(round_)
         report = round_.finish()
     assert not report.violations, str(report)

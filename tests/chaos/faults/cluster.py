@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 
 from tests.chaos.driver import Round
+from tests.chaos.faults.loads import behind_opt_outs
 from tests.chaos.faults.registry import cluster_fault
 from tests.cluster import SESSION_S
 from tests.integration.harness import CHANGES, REQUESTS
@@ -95,23 +96,35 @@ def reassign(round_: Round) -> None:
     round_.goes_on()
 
 
-@cluster_fault("a leader cut off from the other brokers")
-def cut(round_: Round) -> None:
+def _cut(round_: Round, node: int) -> None:
     """Clients reach it, and it answers them; those who write have gone over to the others."""
-    node = _leader(round_)
-    round_.goes_on()
     led = round_.cluster.led_by(node)
     round_.cluster.cut(node)
     cut_at = time.monotonic()
     round_.cluster.wait_until_moved(node, led)
     round_.leave(node)
-    round_.goes_on()
+    behind_opt_outs(round_)
     round_.passes_time(CUT_S - (time.monotonic() - cut_at))
     assert led <= round_.cluster.led_by(node, by=node), "it knows that it does not lead any more"
     round_.cluster.join(node)
     round_.goes_on()
     round_.cluster.wait_until_whole()
     round_.goes_on()
+
+
+@cluster_fault("a leader cut off from the other brokers")
+def cut(round_: Round) -> None:
+    """Nothing is on its way that its silence would hold up: workers have no reason to ask who leads."""
+    node = _leader(round_)
+    round_.comes_to_rest()
+    _cut(round_, node)
+
+
+@cluster_fault("a leader cut off from the other brokers under load")
+def cut_under_load(round_: Round) -> None:
+    node = _leader(round_)
+    round_.goes_on()
+    _cut(round_, node)
 
 
 @cluster_fault("the group's coordinator kill -9")
