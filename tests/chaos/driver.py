@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 import signal
+import subprocess
 import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
@@ -371,4 +372,7 @@ class Round:
                 worker.may_end(0, -signal.SIGTERM)
             worker.signal(signal.SIGTERM)
         for worker in going:
-            worker.wait()
+            try:
+                worker.wait()
+            except subprocess.TimeoutExpired:
+                raise AssertionError(f"{worker.name} does not end:\n{worker.errors[-6000:]}") from None

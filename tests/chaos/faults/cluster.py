@@ -72,7 +72,7 @@ def suspend(round_: Round) -> None:
     round_.cluster.wait_until_moved(node, led)
     round_.goes_on()
     round_.cluster.resume(node)
-    round_.goes_on()
+    behind_opt_outs(round_)
     round_.cluster.wait_until_whole()
     round_.goes_on()
 
@@ -82,7 +82,7 @@ def elect(round_: Round) -> None:
     for _ in range(2):
         round_.goes_on()
         round_.cluster.elect_away(_leader(round_))
-        round_.goes_on()
+        behind_opt_outs(round_)
     round_.cluster.balance()
     round_.goes_on()
 
