@@ -5,10 +5,12 @@ PYTHON ?= python3
 # Options for what `test`, `bench` and `run` start: `make test ARGS="tests/domain -x"`.
 ARGS ?=
 # How long `soak` and `chaos` last; `chaos` goes on to so many DECISIONS instead where they are given. Its seed: the same
-# one picks the same faults again.
+# one picks the same faults again. BROKERS=3 makes it a cluster, with MIN_INSYNC replicas of each record at least.
 MINUTES ?= 10
 DECISIONS ?=
 SEED ?=
+BROKERS ?=
+MIN_INSYNC ?=
 
 # The versions of Kafka that `matrix` runs on: the last of each line from 3.9 on, and the newest.
 VERSIONS ?= 3.9.2 4.0.2 4.1.2 4.4.0
@@ -95,7 +97,8 @@ soak: $(STAMP) ## one worker under a mixed load for MINUTES: its memory and open
 	@echo "soak: $(MINUTES) minutes"
 	@SOAK_MINUTES=$(MINUTES) exec $(BIN)/python -m pytest tests/integration/test_soak.py -s $(ARGS)
 
-CHAOS := $(if $(DECISIONS),--decisions $(DECISIONS),--minutes $(MINUTES)) $(if $(SEED),--seed $(SEED)) $(ARGS)
+CHAOS := $(if $(DECISIONS),--decisions $(DECISIONS),--minutes $(MINUTES)) $(if $(SEED),--seed $(SEED)) \
+  $(if $(BROKERS),--brokers $(BROKERS)) $(if $(MIN_INSYNC),--min-insync $(MIN_INSYNC)) $(ARGS)
 
 chaos: $(STAMP) ## break what can be broken, at random, and check what is promised: for MINUTES, or up to DECISIONS=1000000
 	@echo "chaos: python -m tests.chaos $(CHAOS)"

@@ -1,7 +1,7 @@
 """Faults at random, and a table: `python -m tests.chaos --minutes 10 --seed 7`, or `--decisions 1000000`.
 
 For so many minutes there are rounds, each of one or a few faults. For so many decisions there is one long round under
-a fast load, in which one fault follows the other.
+a fast load, in which one fault follows the other. With `--brokers 3` they run on a cluster, whose brokers are hurt.
 """
 
 from __future__ import annotations
@@ -21,8 +21,9 @@ from pathlib import Path
 from streams.broker import EmbeddedBroker
 from tests.chaos.bulk import BulkRound, faults_up_to, run_bulk
 from tests.chaos.checker import KINDS, Report
-from tests.chaos.driver import BROKER, Round
-from tests.chaos.faults import FAULTS, Deck, Fault
+from tests.chaos.driver import BROKER, Kafka, Round
+from tests.chaos.faults import FAULTS, Deck, Fault, faults_on
+from tests.cluster import Cluster
 from tests.integration.harness import Loop
 
 #: A round of several faults has at most so many.
@@ -76,18 +77,21 @@ def main() -> int:
     parser.add_argument("--minutes", type=float, default=10.0)
     parser.add_argument("--decisions", type=int, default=0, help="one round of so many, instead of the minutes")
     parser.add_argument("--seed", type=int, default=None, help="the same faults in the same order")
+    parser.add_argument("--brokers", type=int, default=1, help="more than one: a cluster of so many")
+    parser.add_argument("--min-insync", type=int, default=2, help="min.insync.replicas of a cluster's topics")
     parser.add_argument("--only", default="", help="only faults whose names contain this")
     options = parser.parse_args()
     seed = options.seed if options.seed is not None else random.SystemRandom().randrange(10**6)
     # Clients of a broker that is hurt say so, hundreds of times.
     logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
     wanted = f"{options.decisions} decisions" if options.decisions else f"{options.minutes:g} minutes"
-    print(f"chaos: seed {seed}, {wanted}", flush=True)
+    several = f", {options.brokers} brokers, min.insync.replicas {options.min_insync}" if options.brokers > 1 else ""
+    print(f"chaos: seed {seed}, {wanted}{several}", flush=True)
     tally, rng = Tally(), random.Random(seed)
-    deck = Deck(rng, [fault for fault in FAULTS.values() if _is_meant(fault, options.only)])
-    with tempfile.TemporaryDirectory(prefix="chaos-") as name, EmbeddedBroker(name, properties=BROKER) as broker:
+    with tempfile.TemporaryDirectory(prefix="chaos-") as name, _kafka(options, Path(name)) as kafka:
+        deck = Deck(rng, [fault for fault in faults_on(kafka) if _is_meant(fault, options.only)])
         deadline = time.monotonic() + 60 * options.minutes
-        runs = Runs(tally, broker, Loop(), Path(name))
+        runs = Runs(tally, kafka, Loop(), Path(name))
         if options.decisions:
             runs.bulk(seed, options.decisions)
         while not options.decisions and time.monotonic() < deadline:
@@ -100,16 +104,23 @@ def main() -> int:
     return 1 if tally.bad_rounds else 0
 
 
+def _kafka(options: argparse.Namespace, folder: Path) -> Kafka:
+    """What the rounds run on, not started."""
+    if options.brokers == 1:
+        return EmbeddedBroker(folder, properties=BROKER)
+    return Cluster(folder / "cluster", options.brokers, min_insync=options.min_insync, properties=BROKER)
+
+
 def _is_meant(fault: Fault, only: str) -> bool:
     """What is large takes longer than all others together: it has to be asked for."""
     return only in fault.name and (bool(only) or not fault.large)
 
 
 class Runs:
-    """Rounds on one broker, each with a folder of its own, and what came of them."""
+    """Rounds on one broker or several, each with a folder of its own, and what came of them."""
 
-    def __init__(self, tally: Tally, broker: EmbeddedBroker, loop: Loop, folder: Path) -> None:
-        self._tally, self._broker, self._loop, self._folder = tally, broker, loop, folder
+    def __init__(self, tally: Tally, kafka: Kafka, loop: Loop, folder: Path) -> None:
+        self._tally, self._kafka, self._loop, self._folder = tally, kafka, loop, folder
 
     def bulk(self, seed: int, decisions: int) -> None:
         """One round of so many decisions. Whatever goes wrong in it ends it."""
@@ -121,7 +132,7 @@ class Runs:
             so_far = sum(decided for _, decided in done)
             print(f"{time.monotonic() - started:.0f} s: {fault.name}; {so_far} decisions so far", flush=True)
 
-        with BulkRound(self._broker, self._loop, self._folder, seed) as round_:
+        with BulkRound(self._kafka, self._loop, self._folder, seed) as round_:
             report = run_bulk(round_, faults_up_to(round_, decisions), tell)
         self._tally.add(done, report)
         print(f"checked after {time.monotonic() - started:.0f} s: {report}", flush=True)
@@ -141,15 +152,22 @@ class Runs:
         except Exception:
             self._tally.fail()
             outcome = traceback.format_exc()
-            if not self._broker.running:
-                self._broker.start()
-            self._broker.resume()
+            self._mend()
         names = ", ".join(fault.name for fault in faults)
         took = time.monotonic() - started
         print(f"round {self._tally.rounds} (seed {seed}, {took:.0f} s): {names}: {outcome}", flush=True)
 
+    def _mend(self) -> None:
+        """Undo what a round that failed has left."""
+        if isinstance(self._kafka, Cluster):
+            self._kafka.mend()
+            return
+        if not self._kafka.running:
+            self._kafka.start()
+        self._kafka.resume()
+
     def _report(self, faults: list[Fault], seed: int, workers: int) -> Report:
-        with Round(self._broker, self._loop, self._folder, seed) as round_:
+        with Round(self._kafka, self._loop, self._folder, seed) as round_:
             first = faults[0]
             round_.start(first.workers if first.alone else workers, **first.env)
             round_.load()

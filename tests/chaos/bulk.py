@@ -13,13 +13,12 @@ from pathlib import Path
 from aiokafka import AIOKafkaProducer
 from aiokafka.structs import RecordMetadata
 
-from streams.broker import EmbeddedBroker
 from tests.chaos.checker import Report
-from tests.chaos.driver import Round
-from tests.chaos.faults import FAULTS, Deck, Fault
+from tests.chaos.driver import Kafka, Round
+from tests.chaos.faults import Deck, Fault, faults_on
 from tests.chaos.history import BATCH_PATIENCE_S, History, Sent
 from tests.chaos.scenario import Bulk, Endless
-from tests.integration.harness import CHANGES, DECISIONS, PATIENCE_S, REQUESTS, Loop, Place, World, wait_for
+from tests.integration.harness import CHANGES, DECISIONS, PATIENCE_S, REQUESTS, Loop, Place, World, forget, wait_for
 from tests.model.generate import Step
 
 PARTITIONS = 8
@@ -51,6 +50,7 @@ class BulkLoad:
         self._stopping = False
         self._refused: list[BaseException] = []
         self._running: Future[None] | None = None
+        self._producer: AIOKafkaProducer | None = None
 
     def start(self) -> None:
         self._running = self._world.loop.start(self._write())
@@ -59,6 +59,11 @@ class BulkLoad:
         """Wait until so many more are written."""
         wanted = self.written + count
         wait_for(f"{count} records to be written", lambda: self.written >= wanted or self._ended())
+
+    async def forget(self, port: int) -> None:
+        """Ask for the brokers until its producer knows of none at this port; on the loop."""
+        assert self._producer is not None
+        await forget(self._producer, port)
 
     def stop(self) -> None:
         """Write no more; returns when all is acknowledged."""
@@ -80,8 +85,10 @@ class BulkLoad:
             enable_idempotence=True,
             linger_ms=10,
             max_batch_size=256 << 10,
+            request_timeout_ms=self._world.answer_ms,
         )
         await producer.start()
+        self._producer = producer
         # One that gave up while the broker is away could not say whether its record is in the log.
         producer._message_accumulator._batch_ttl = BATCH_PATIENCE_S
         try:
@@ -138,13 +145,16 @@ def _chunks(steps: list[Step]) -> Iterator[list[Step]]:
 class BulkRound(Round):
     """A round whose load goes on by itself; what a fault writes, it writes besides."""
 
-    def __init__(self, broker: EmbeddedBroker, loop: Loop, folder: Path, seed: int) -> None:
-        super().__init__(broker, loop, folder, seed, PARTITIONS)
+    def __init__(self, kafka: Kafka, loop: Loop, folder: Path, seed: int) -> None:
+        super().__init__(kafka, loop, folder, seed, PARTITIONS)
         self.scenario = Endless(seed, self.base_ms, PARTITIONS, "-aside")
         self.bulk = BulkLoad(self.world, seed, self.base_ms)
 
     def goes_on(self, low: int = 30, high: int = 120) -> None:
         self.bulk.writes(FACTOR * self.rng.randint(low, high))
+
+    def comes_to_rest(self) -> None:
+        """Not here: its load goes on by itself."""
 
     def acknowledged(self) -> dict[int, int]:
         return dict(enumerate(self.bulk.acknowledged))
@@ -152,6 +162,10 @@ class BulkRound(Round):
     def settings_are_at(self, org_id: int, version: int) -> None:
         super().settings_are_at(org_id, version)
         self.bulk.scenario.versions[org_id] = version
+
+    def leave(self, node: int) -> None:
+        super().leave(node)
+        self.world.loop.run(self.bulk.forget(self.cluster.nodes[node].port))
 
     def decisions(self) -> int:
         """How many there are by now; markers of transactions, one for each owner, count too."""
@@ -184,6 +198,6 @@ def run_bulk(round_: BulkRound, faults: Iterable[Fault], tell: Callable[[Fault, 
 
 def faults_up_to(round_: BulkRound, decisions: int) -> Iterator[Fault]:
     """At random, of all that can share a round, until there are so many decisions."""
-    deck = Deck(round_.rng, (fault for fault in FAULTS.values() if not fault.alone and not fault.long))
+    deck = Deck(round_.rng, (fault for fault in faults_on(round_.kafka) if not fault.alone and not fault.long))
     while round_.decisions() < decisions:
         yield deck.draw()

@@ -9,6 +9,7 @@ import pytest
 
 from streams.broker import EmbeddedBroker
 from tests.chaos.driver import BROKER, Round
+from tests.cluster import Cluster
 from tests.integration.harness import Loop
 
 MakeRound = Callable[..., Round]
@@ -36,6 +37,13 @@ def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedBroker]
     """A broker of our own."""
     with EmbeddedBroker(tmp_path_factory.mktemp("chaos-broker"), properties=BROKER) as broker:
         yield broker
+
+
+@pytest.fixture(scope="module")
+def make_cluster_round(loop: Loop, tmp_path_factory: pytest.TempPathFactory) -> Iterator[MakeRound]:
+    """Makes a round on a cluster of the module's own."""
+    with Cluster(tmp_path_factory.mktemp("cluster"), properties=BROKER) as cluster:
+        yield lambda seed: Round(cluster, loop, tmp_path_factory.mktemp("round"), seed)
 
 
 @pytest.fixture(scope="session")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 import signal
+import subprocess
 import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
@@ -23,10 +24,13 @@ from tests.chaos.checker import Report, check, conclude
 from tests.chaos.history import BATCH_PATIENCE_S, TOPICS, Exit, History, Sent, Topic, stores_in
 from tests.chaos.parts import Share, check_shares
 from tests.chaos.scenario import Endless
+from tests.cluster import Cluster
 from tests.integration.harness import (
+    ANSWER_S,
     CHANGES,
     PARTITIONS,
     PATIENCE_S,
+    REQUESTS,
     SHORT_SESSION,
     Loop,
     Place,
@@ -48,6 +52,10 @@ PAUSE_S = 0.01
 LAUNCHER = "tests.chaos.launcher"
 #: Of the brokers that are hurt: what a topic's settings say of compaction is done soon.
 BROKER = {"log.cleaner.backoff.ms": "500"}
+#: One broker, or several.
+Kafka = EmbeddedBroker | Cluster
+#: Where there are several, others are asked soon.
+CLUSTER_ANSWER_S = 5.0
 
 
 class NotingLoad(Load):
@@ -124,12 +132,19 @@ class Round:
     """A `with` block around topics, workers and a load; `finish` checks what is left of them."""
 
     def __init__(
-        self, broker: EmbeddedBroker, loop: Loop, folder: Path, seed: int, partitions: int = PARTITIONS
+        self, kafka: Kafka, loop: Loop, folder: Path, seed: int, partitions: int = PARTITIONS
     ) -> None:
-        self.broker = broker
+        self.kafka = kafka
         self.seed = seed
         self.rng = random.Random(f"faults {seed}")
-        self.world = World(broker.bootstrap, loop, partitions)
+        several = isinstance(kafka, Cluster)
+        self.world = World(
+            kafka.bootstrap,
+            loop,
+            partitions,
+            replication=kafka.replication if several else 1,
+            answer_s=CLUSTER_ANSWER_S if several else ANSWER_S,
+        )
         self.partitions = partitions
         self.workers: list[Hand] = []
         self.loads: list[NotingLoad] = []
@@ -143,6 +158,8 @@ class Round:
 
     def __enter__(self) -> Round:
         self.world.create_topics()
+        if isinstance(self.kafka, Cluster):
+            self.kafka.balance(apart=self.world.config.topic(REQUESTS))
         producer = self.world.loop.run(self.world._opened())
         producer._message_accumulator._batch_ttl = BATCH_PATIENCE_S
         return self
@@ -159,13 +176,29 @@ class Round:
         self.world.loop.run(self._delete_topics())
 
     async def _delete_topics(self) -> None:
-        client = AIOKafkaAdminClient(bootstrap_servers=self.broker.bootstrap)
+        client = AIOKafkaAdminClient(bootstrap_servers=self.kafka.bootstrap)
         with suppress(KafkaError):
             await client.start()
             await client.delete_topics([self.world.config.topic(spec.name) for spec in topics.ALL])
         await client.close()
 
     # -- what a fault works with --
+
+    @property
+    def broker(self) -> EmbeddedBroker:
+        """The one broker, for faults that belong to one only."""
+        assert isinstance(self.kafka, EmbeddedBroker)
+        return self.kafka
+
+    @property
+    def cluster(self) -> Cluster:
+        """The several brokers, for faults that belong to them."""
+        assert isinstance(self.kafka, Cluster)
+        return self.kafka
+
+    def leave(self, node: int) -> None:
+        """Write through the other brokers only, from when they say that this one is gone."""
+        self.world.loop.run(self.world.forget(self.cluster.nodes[node].port))
 
     def worker(self, **env: str) -> Hand:
         """One more worker, not started."""
@@ -204,6 +237,11 @@ class Round:
         if load.left < count:
             load = self.load(max(count, EVENTS // 2))
         load.writes(count)
+
+    def comes_to_rest(self) -> None:
+        """Wait until all is written and worked off; the next load begins where something is to be written."""
+        self.loads[-1].join()
+        self.world.settle()
 
     def passes_time(self, seconds: float) -> None:
         """Let some time pass under load, where time is what the fault is about."""
@@ -334,4 +372,7 @@ class Round:
                 worker.may_end(0, -signal.SIGTERM)
             worker.signal(signal.SIGTERM)
         for worker in going:
-            worker.wait()
+            try:
+                worker.wait()
+            except subprocess.TimeoutExpired:
+                raise AssertionError(f"{worker.name} does not end:\n{worker.errors[-6000:]}") from None

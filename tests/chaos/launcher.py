@@ -6,6 +6,7 @@
 | `CHAOS_DO` | `kill` (default; SIGKILL), `stop` (SIGSTOP, until somebody continues it), `raise` (a bug), or |
 | | `cancel` (a cancellation that nobody ordered, as libraries let them slip) |
 | `CHAOS_LEASE` | `off`: the worker believes the group counts it as a member, however long it slept |
+| `CHAOS_BARRIER` | `off`: the worker believes a leader of the changes, whatever other replicas know |
 
 Run as `python -m tests.chaos.launcher worker`, in the place of `python -m streams worker`.
 """
@@ -130,10 +131,19 @@ def _nothing() -> None:
     """At the points that are not asked for."""
 
 
+def _switch_barrier_off() -> None:
+    """Ask no other replica whether there is a newer leader: `streams.engine.read_barrier.ReadBarrier`.
+
+    There is none yet: what is to be switched off goes here.
+    """
+
+
 def install(environ: dict[str, str]) -> None:
     """Build in what the variables ask for. Raises KeyError for a point that there is not."""
     if environ.get("CHAOS_LEASE") == "off":
         Consumer.holds_lease = property(lambda _: True)  # type: ignore[assignment]
+    if environ.get("CHAOS_BARRIER") == "off":
+        _switch_barrier_off()
     point = environ.get("CHAOS_AT")
     if not point:
         return

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import pytest
 
+from streams.broker import EmbeddedBroker
 from tests.chaos.bulk import BulkRound, run_bulk
 from tests.chaos.conftest import MakeRound
-from tests.chaos.faults import FAULTS, Fault
+from tests.chaos.faults import FAULTS, Fault, faults_on
 
 pytestmark = [pytest.mark.kafka, pytest.mark.slow]
 
@@ -29,7 +30,7 @@ OF_EACH_KIND = (
     "SIGSTOP past the session, then SIGCONT",
 )
 
-SHORT = [fault for fault in FAULTS.values() if not fault.long]
+SHORT = [fault for fault in faults_on(EmbeddedBroker) if not fault.long]
 SOCIABLE = [fault for fault in SHORT if not fault.alone]
 ROUNDS = [[fault] for fault in SHORT if fault.alone]
 ROUNDS += [SOCIABLE[first : first + TOGETHER] for first in range(0, len(SOCIABLE), TOGETHER)]

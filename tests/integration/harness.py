@@ -188,6 +188,14 @@ class Log:
             self._consumer = None
 
 
+async def forget(producer: AIOKafkaProducer, port: int) -> None:
+    """Ask for the brokers until a producer knows of none at this port."""
+    async with asyncio.timeout(PATIENCE_S):
+        while any(broker.port == port for broker in producer.client.cluster.brokers()):
+            await producer.client.force_metadata_update()
+            await asyncio.sleep(POLL_S)
+
+
 class World:
     """The topics of one test or module on a broker, under a prefix of their own unless one is given.
 
@@ -211,7 +219,7 @@ class World:
             replication=replication,
             topic_prefix=prefix or f"it-{uuid.uuid4().hex[:8]}-",
         )
-        self._answer_ms = int(answer_s * 1000)
+        self.answer_ms = int(answer_s * 1000)
         self._logs: dict[str, Log] = {}
         self._producer: AIOKafkaProducer | None = None
 
@@ -271,11 +279,15 @@ class World:
                 acks="all",
                 enable_idempotence=True,
                 max_request_size=topics.INPUT_BYTES,
-                request_timeout_ms=self._answer_ms,
+                request_timeout_ms=self.answer_ms,
             )
             await producer.start()
             self._producer = producer
         return self._producer
+
+    async def forget(self, port: int) -> None:
+        """Ask for the brokers until the producer knows of none at this port; on the loop."""
+        await forget(await self._opened(), port)
 
     def send_everywhere(self, key: bytes, value: bytes, topic: str = CHANGES) -> list[Place]:
         """The same record to every partition."""

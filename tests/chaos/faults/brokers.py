@@ -1,11 +1,11 @@
-"""What is done to the broker."""
+"""What is done to the one broker, and what every broker can be told to do."""
 
 from __future__ import annotations
 
 import time
 
 from tests.chaos.driver import Round
-from tests.chaos.faults.registry import fault
+from tests.chaos.faults.registry import fault, one_broker_fault
 from tests.integration.harness import AUDIT, CHANGELOG, DECISIONS, wait_for
 
 RESTORED = {AUDIT: {"retention.ms": "-1"}, DECISIONS: {}, CHANGELOG: {"cleanup.policy": "compact"}}
@@ -19,19 +19,19 @@ def _hangs(round_: Round, seconds: float) -> None:
     round_.broker.resume()
 
 
-@fault("broker SIGSTOP 5 s")
+@one_broker_fault("broker SIGSTOP 5 s")
 def hang(round_: Round) -> None:
     _hangs(round_, 5)
     round_.goes_on()
 
 
-@fault("broker SIGSTOP 70 s", long=True, alone=True, late=True)
+@one_broker_fault("broker SIGSTOP 70 s", long=True, alone=True, late=True)
 def long_hang(round_: Round) -> None:
     _hangs(round_, 70)
     round_.goes_on()
 
 
-@fault("broker kill -9 and restart")
+@one_broker_fault("broker kill -9 and restart")
 def kill(round_: Round) -> None:
     round_.goes_on()
     round_.broker.kill()
@@ -39,7 +39,7 @@ def kill(round_: Round) -> None:
     round_.goes_on()
 
 
-@fault("broker kill -9 as partitions are taken over", long=True)
+@one_broker_fault("broker kill -9 as partitions are taken over", long=True)
 def kill_at_takeover(round_: Round) -> None:
     round_.goes_on()
     running = [worker for worker in round_.workers if worker.running]
@@ -58,7 +58,7 @@ def kill_at_takeover(round_: Round) -> None:
     round_.stop([newcomer])
 
 
-@fault("clean bounces of the broker")
+@one_broker_fault("clean bounces of the broker")
 def bounce(round_: Round) -> None:
     for _ in range(2):
         round_.goes_on(20, 40)
@@ -67,7 +67,7 @@ def bounce(round_: Round) -> None:
     round_.goes_on()
 
 
-@fault("five clean bounces of the broker", long=True)
+@one_broker_fault("five clean bounces of the broker", long=True)
 def bounces(round_: Round) -> None:
     for _ in range(5):
         round_.goes_on(20, 40)

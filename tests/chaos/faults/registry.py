@@ -5,8 +5,12 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
 
-from tests.chaos.driver import Round
+from streams.broker import EmbeddedBroker
+from tests.chaos.driver import Kafka, Round
+from tests.cluster import Cluster
 
 Do = Callable[[Round], None]
 
@@ -15,7 +19,8 @@ Do = Callable[[Round], None]
 class Fault:
     """What is done, and the workers it wants; `long`: it takes so long that only `make chaos` does it.
 
-    `alone`: no other fault may be in the same round. `late`, `large`: see `Round.finish`.
+    `alone`: no other fault may be in the same round. `late`, `large`: see `Round.finish`. `on`: the one kind of Kafka
+    that it belongs to, if there is one.
     """
 
     name: str
@@ -26,11 +31,18 @@ class Fault:
     alone: bool = False
     late: bool = False
     large: bool = False
+    on: type[Kafka] | None = None
 
 
 FAULTS: dict[str, Fault] = {}
 #: How often each comes up beside the others; a kill is what happens most.
 WEIGHTS = {"kill -9 of a worker": 4}
+
+
+def faults_on(kafka: Kafka | type[Kafka]) -> list[Fault]:
+    """What can be done on one broker, or on several."""
+    kind = kafka if isinstance(kafka, type) else type(kafka)
+    return [fault for fault in FAULTS.values() if fault.on in (None, kind)]
 
 
 class Deck:
@@ -57,11 +69,16 @@ class Deck:
         return drawn
 
 
-def fault(name: str, **about: object) -> Callable[[Do], Do]:
+def fault(name: str, **about: Any) -> Callable[[Do], Do]:
     """Enter a function under a name."""
 
     def enter(do: Do) -> Do:
-        FAULTS[name] = Fault(name, do, **about)  # type: ignore[arg-type]
+        FAULTS[name] = Fault(name, do, **about)
         return do
 
     return enter
+
+
+#: Those that belong to the one broker, or to several.
+one_broker_fault = partial(fault, on=EmbeddedBroker)
+cluster_fault = partial(fault, on=Cluster)
