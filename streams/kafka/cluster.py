@@ -101,21 +101,29 @@ class Connections:
 
     def leaders_changed(self) -> None:
         """Give up what waits for leaders that are replaced."""
+        later = []
         for sent, node, leaders in list(self._to_leaders.values()):
             if any(self._cluster.is_replaced(place, leader) for place, leader in leaders.items()):
                 left = sent + LATE_S - monotonic()
-                if left <= 0:
-                    self.drop(node)
+                if left > 0:
+                    later.append(left)
+                elif node in self._opening:
+                    # It is sent as soon as there is a connection.
+                    later.append(APART_S)
                 else:
-                    asyncio.get_running_loop().call_later(left, self.leaders_changed)
+                    self.drop(node)
+        if later:
+            asyncio.get_running_loop().call_later(min(later), self.leaders_changed)
 
     async def _open_and_send(self, node: int, request: Any) -> Any:
-        task = self._opening.get(node)
-        if task is None:
-            task = self._opening[node] = asyncio.create_task(self._connect(node), name=f"{self._name}: connect")
-            task.add_done_callback(lambda _: self._opening.pop(node, None))
-        # One connection for all who wait for it; none of them ends it for the others.
-        conn = await asyncio.shield(task)
+        conn = self._open.get(node)
+        if conn is None or not conn.connected():
+            task = self._opening.get(node)
+            if task is None:
+                task = self._opening[node] = asyncio.create_task(self._connect(node), name=f"{self._name}: connect")
+                task.add_done_callback(lambda _: self._opening.pop(node, None))
+            # One connection for all who wait for it; none of them ends it for the others.
+            conn = await asyncio.shield(task)
         return await _answer(conn, conn.send(request))
 
     async def _connect(self, node: int) -> AIOKafkaConnection:
