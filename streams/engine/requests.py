@@ -12,6 +12,7 @@ import math
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -40,6 +41,8 @@ UNKNOWN = 2**63 - 2
 LEAST_PATIENCE_S = 0.25
 #: Pause before it is asked again.
 ASK_AGAIN_S = 0.05
+#: Decisions wait for their confirmation for this long at most: others', which are written behind them, wait with them.
+CONFIRM_S = 0.1
 
 
 #: A request, its question, and the position that it asks for by itself. (Plain tuples: there is one for each request.)
@@ -526,9 +529,14 @@ class RequestsLane(WritingLane[Decided]):
     async def _unconfirmed(self, group: Decided) -> list[int]:
         """Partitions of a group that were decided by what a leader told which may have been replaced by then."""
         found = []
+        until = asyncio.get_running_loop().time() + CONFIRM_S
         for number, confirmations in group.confirmations.items():
             place = (self._changes, number)
-            if not all([await one.confirmed(place) for one in confirmations]):
+            is_confirmed = False
+            with suppress(TimeoutError):
+                async with asyncio.timeout_at(until):
+                    is_confirmed = all([await one.confirmed(place) for one in confirmations])
+            if not is_confirmed:
                 found.append(number)
         return found
 
