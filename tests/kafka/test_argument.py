@@ -204,10 +204,12 @@ Step = tuple[str, int, int]
 Sizes = tuple[int, int]
 
 
-def steps(*more: str) -> st.SearchStrategy[list[Step]]:
+def steps(*more: str, least: int = 5, most: int = 60) -> st.SearchStrategy[list[Step]]:
     """Some steps, those named a little more often."""
     return st.lists(
-        st.tuples(st.sampled_from((*STEPS, *more)), st.integers(0, 9), st.integers(0, 31)), min_size=5, max_size=60
+        st.tuples(st.sampled_from((*STEPS, *more)), st.integers(0, 9), st.integers(0, 31)),
+        min_size=least,
+        max_size=most,
     )
 
 
@@ -268,7 +270,7 @@ def is_stale(sizes: Sizes, todo: Iterable[Step], **weaker: Any) -> bool:
 SIZES = st.integers(1, 5).flatmap(lambda count: st.tuples(st.just(count), st.integers(1, count)))
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(SIZES, steps("sync", "tell"))
 def test_no_end_is_below_what_was_acknowledged_before_it_was_asked_for(sizes: Sizes, todo: list[Step]) -> None:
     """Whoever leads, whoever knows it, whichever answers come first, and however old they are."""
@@ -276,23 +278,26 @@ def test_no_end_is_below_what_was_acknowledged_before_it_was_asked_for(sizes: Si
 
 
 @pytest.mark.parametrize(
-    ("sizes", "weaker"),
+    ("sizes", "weaker", "seed"),
     [
-        ((2, 1), {"less": 1}), ((3, 2), {"less": 1}), ((3, 1), {"less": 1}), ((4, 2), {"less": 1}),
-        ((2, 2), {"is_sure": True}),
+        ((2, 1), {"less": 1}, 2), ((3, 2), {"less": 1}, 11), ((3, 1), {"less": 1}, 9), ((4, 2), {"less": 1}, 9),
+        ((2, 2), {"is_sure": True}, 5),
     ],
     ids=["one of two", "two of three", "one of three", "two of four", "not asked for the end first"],
 )  # fmt: skip
 def test_by_a_weaker_rule_an_end_can_be_below_what_was_acknowledged(
-    sizes: Sizes, weaker: dict[str, Any]
+    sizes: Sizes, weaker: dict[str, Any], seed: int
 ) -> None:
-    """What is asserted above is no matter of course: every answer is needed, and the leader's to a ListOffsets."""
+    """What is asserted above is no matter of course: every answer is needed, and the leader's to a ListOffsets.
+
+    Any seed finds an example; with these it takes a few dozen attempts.
+    """
     try:
         find(
-            steps("sync", "tell", "ask", "elect"),
+            steps("sync", "tell", "ask", "elect", least=12, most=40),
             lambda todo: is_stale(sizes, todo, **weaker),
             settings=settings(max_examples=3_000, database=None, phases=[Phase.generate], deadline=None),
-            random=Random(7),
+            random=Random(seed),
         )
     except NoSuchExample:
         pytest.fail("the weaker rule was not seen to fail")
