@@ -271,7 +271,7 @@ SIZES = st.integers(1, 5).flatmap(lambda count: st.tuples(st.just(count), st.int
 
 
 @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-@given(SIZES, steps("sync", "tell"))
+@given(SIZES, steps("sync", "tell", "tell", "ask", "elect", least=12))
 def test_no_end_is_below_what_was_acknowledged_before_it_was_asked_for(sizes: Sizes, todo: list[Step]) -> None:
     """Whoever leads, whoever knows it, whichever answers come first, and however old they are."""
     assert not is_stale(sizes, todo)
