@@ -12,6 +12,7 @@ import math
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -40,6 +41,8 @@ UNKNOWN = 2**63 - 2
 LEAST_PATIENCE_S = 0.25
 #: Pause before it is asked again.
 ASK_AGAIN_S = 0.05
+#: Decisions wait for their confirmation for this long at most: others', which are written behind them, wait with them.
+CONFIRM_S = 0.1
 
 
 #: A request, its question, and the position that it asks for by itself. (Plain tuples: there is one for each request.)
@@ -103,7 +106,10 @@ class Decided:
     def take_out(self, number: int) -> list[Parked]:
         """Take out what is decided of a partition, to be decided again; what went home is not among it."""
         self.out.batches = [batch for batch in self.out.batches if batch[1] != number]
-        gone = {offset for offset, body in self.answered.pop(number, []) if body is None}
+        home = [one for one in self.answered.pop(number, []) if one[1] is None]
+        if home:
+            self.answered[number] = home
+        gone = {offset for offset, _ in home}
         self.confirmations.pop(number, None)
         again = []
         for piece in self.pieces.pop(number, []):
@@ -168,6 +174,8 @@ class Question:
 
     waiting: dict[int, list[int]]
     ends: dict[int, int] = field(default_factory=dict)
+    #: Whether more numbers may be added.
+    is_open: bool = False
 
 
 class Desk:
@@ -251,11 +259,18 @@ class Desk:
         now = time.monotonic()
         numbers = []
         for piece in pieces:
-            patience = self._clerk.patience(piece.asked[0][1])
-            piece.since, piece.deadline, piece.confirmation = now, now + max(patience, LEAST_PATIENCE_S), None
-            piece.needs = max(UNKNOWN, piece.least)
+            ((opened, count),) = piece.parts
+            # Of what went home nothing waits: it is done with the first of the others.
+            home = count - len(piece.asked)
+            alike: dict[float, list[Asked]] = {}
+            for one in piece.asked:
+                alike.setdefault(self._clerk.patience(one[1]), []).append(one)
+            for patience, some in alike.items():
+                deadline, parts = now + max(patience, LEAST_PATIENCE_S), [(opened, len(some) + home)]
+                again = Parked(some, piece.least, max(UNKNOWN, piece.least), now, deadline, parts)
+                numbers.append(self.parked.add(again))
+                home = 0
             self._count += len(piece.asked)
-            numbers.append(self.parked.add(piece))
         return numbers
 
     def ends_at(self, numbers: Iterable[int], end: int) -> None:
@@ -370,6 +385,7 @@ class RequestsLane(WritingLane[Decided]):
     async def work(self) -> None:
         while not self.closing and (taken := self._take_in()):
             question = Question({d.partition.number: [] for d, opened, _ in taken if opened.batch.end is None})
+            question.is_open = True
             if question.waiting:
                 self._ask(question)
             for desk, opened, records in taken:
@@ -385,6 +401,7 @@ class RequestsLane(WritingLane[Decided]):
                     # The other lane and the consumer get their turn.
                     await asyncio.sleep(0)
                 self._received(opened)
+            question.is_open = False
             self._set_alarm()
             self.start_writing()
 
@@ -422,19 +439,20 @@ class RequestsLane(WritingLane[Decided]):
         while self._unsettled and not self.closing:
             await asyncio.sleep(ASK_AGAIN_S)
             asked, self._unsettled = self._unsettled, {}
-            ends: dict[int, int] = {}
-            await self._find_ends(list(asked), ends.__setitem__)
-            for number, questions in asked.items():
-                if number in ends:
-                    metrics.count(metrics.of(metrics.FENCES, "asked"))
-                    for question in questions:
-                        self._found(question, number, ends[number])
-                else:
-                    parked = self.desks[number].parked
-                    left = [one for one in questions if any(map(parked.get, one.waiting[number]))]
-                    if left:
-                        self._unsettled.setdefault(number, []).extend(left)
-            self._look_soon()
+            left = dict(asked)
+
+            def found(number: int, end: int, left: dict[int, list[Question]] = left) -> None:
+                metrics.count(metrics.of(metrics.FENCES, "asked"))
+                for question in left.pop(number):
+                    self._found(question, number, end)
+                self._look_soon()
+
+            await self._find_ends(list(asked), found)
+            for number, questions in left.items():
+                parked = self.desks[number].parked
+                waiting = [one for one in questions if one.is_open or any(map(parked.get, one.waiting[number]))]
+                if waiting:
+                    self._unsettled.setdefault(number, []).extend(waiting)
         self._asking_again = None
 
     def _received(self, opened: Open) -> None:
@@ -511,9 +529,14 @@ class RequestsLane(WritingLane[Decided]):
     async def _unconfirmed(self, group: Decided) -> list[int]:
         """Partitions of a group that were decided by what a leader told which may have been replaced by then."""
         found = []
+        until = asyncio.get_running_loop().time() + CONFIRM_S
         for number, confirmations in group.confirmations.items():
             place = (self._changes, number)
-            if not all([await one.confirmed(place) for one in confirmations]):
+            is_confirmed = False
+            with suppress(TimeoutError):
+                async with asyncio.timeout_at(until):
+                    is_confirmed = all([await one.confirmed(place) for one in confirmations])
+            if not is_confirmed:
                 found.append(number)
         return found
 
@@ -523,6 +546,7 @@ class RequestsLane(WritingLane[Decided]):
         if pieces and not self.closing:
             metrics.count(metrics.of(metrics.FENCES, "not confirmed"))
             self._ask(Question({number: self.desks[number].park_again(pieces)}))
+            self._set_alarm()
 
     async def write(self, group: Decided) -> bool:
         """Dead letters and records that go home, then audit and decisions; then the requests are done."""

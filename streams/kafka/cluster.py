@@ -102,21 +102,29 @@ class Connections:
 
     def leaders_changed(self) -> None:
         """Give up what waits for leaders that are replaced."""
+        later = []
         for sent, node, leaders in list(self._to_leaders.values()):
             if any(self._cluster.is_replaced(place, leader) for place, leader in leaders.items()):
                 left = sent + LATE_S - monotonic()
-                if left <= 0:
-                    self.drop(node)
+                if left > 0:
+                    later.append(left)
+                elif node in self._opening:
+                    # It is sent as soon as there is a connection.
+                    later.append(APART_S)
                 else:
-                    asyncio.get_running_loop().call_later(left, self.leaders_changed)
+                    self.drop(node)
+        if later:
+            asyncio.get_running_loop().call_later(min(later), self.leaders_changed)
 
     async def _open_and_send(self, node: int, request: Any) -> Any:
-        task = self._opening.get(node)
-        if task is None:
-            task = self._opening[node] = asyncio.create_task(self._connect(node), name=f"{self._name}: connect")
-            task.add_done_callback(lambda _: self._opening.pop(node, None))
-        # One connection for all who wait for it; none of them ends it for the others.
-        conn = await asyncio.shield(task)
+        conn: AIOKafkaConnection = self._open.get(node)
+        if conn is None or not conn.connected():
+            task = self._opening.get(node)
+            if task is None:
+                task = self._opening[node] = asyncio.create_task(self._connect(node), name=f"{self._name}: connect")
+                task.add_done_callback(lambda _: self._opening.pop(node, None))
+            # One connection for all who wait for it; none of them ends it for the others.
+            conn = await asyncio.shield(task)
         return await self._answer(node, conn, conn.send(request))
 
     async def _answer(self, node: int, conn: AIOKafkaConnection, answer: Awaitable[Any]) -> Any:
@@ -192,6 +200,8 @@ class Cluster:
         self._users: list[Connections] = []
         self._connections = self.connections("metadata", ANSWER_S)
         self._refreshing: asyncio.Task[bool] | None = None
+        #: Questions to brokers, those among them that were not waited for.
+        self._asking: set[asyncio.Task[bool]] = set()
         #: When (monotonic seconds) the brokers were asked last.
         self._asked_at = -APART_S
         #: Grows with every change of a leader or of a partition's replicas.
@@ -210,9 +220,11 @@ class Cluster:
 
     async def stop(self) -> None:
         """Close the connections that metadata are asked for on."""
-        if self._refreshing is not None:
-            self._refreshing.cancel()
-            await asyncio.wait([self._refreshing])
+        tasks = {*self._asking, *([self._refreshing] if self._refreshing else [])}
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks)
         await self._connections.close()
 
     def leader(self, topic: str, partition: int) -> Leader | None:
@@ -272,36 +284,46 @@ class Cluster:
         self._asked_at = monotonic()
         nodes = random.sample(list(self._addresses), min(ASKED_AT_ONCE, len(self._addresses)))
         request = MetadataRequest(self._names)
-        answers = await asyncio.gather(
-            *(self._connections.send(node, request) for node in nodes), return_exceptions=True
-        )
-        found = [answer for answer in answers if not isinstance(answer, BaseException)]
-        if not found:
-            found = await self._bootstrap(request)
-        version = self.version
-        for answer in found:
-            self._learn(answer)
-        if self.version != version:
-            for user in self._users:
-                user.leaders_changed()
-        return bool(found)
+        left = {asyncio.create_task(self._ask(node, request), name=f"metadata of broker {node}") for node in nodes}
+        self._asking |= left
+        for task in left:
+            task.add_done_callback(self._asking.discard)
+        is_told = False
+        while left and not is_told:
+            done, left = await asyncio.wait(left, return_when=asyncio.FIRST_COMPLETED)
+            is_told = any(task.result() for task in done)
+        if left:
+            # Others may know more. One that hangs tells when it does: what is asked next does not wait for it.
+            await asyncio.wait(left, timeout=APART_S)
+        return is_told or await self._bootstrap(request)
 
-    async def _bootstrap(self, request: MetadataRequest) -> list[Any]:
-        """The first answer of the addresses that were configured, as an empty or one-element list."""
+    async def _ask(self, node: int, request: MetadataRequest) -> bool:
+        try:
+            answer = await self._connections.send(node, request)
+        except KafkaError as error:
+            log.debug("no metadata from broker %s: %r", node, error)
+            return False
+        self._learn(answer)
+        return True
+
+    async def _bootstrap(self, request: MetadataRequest) -> bool:
+        """Ask at the addresses that were configured, up to the first answer; whether there was one."""
         for host, port, _ in collect_hosts(self._bootstrap_servers):
             conn = None
             try:
                 async with asyncio.timeout(CONNECT_S):
                     conn = await create_conn(host, port, client_id=self._name, request_timeout_ms=2_000, **self.login)
-                    return [await conn.send(request)]
+                    self._learn(await conn.send(request))
+                    return True
             except (OSError, TimeoutError, KafkaConnectionError, RequestTimedOutError) as error:
                 log.debug("no metadata from %s:%s: %r", host, port, error)
             finally:
                 if conn is not None:
                     conn.close()
-        return []
+        return False
 
     def _learn(self, answer: Any) -> None:
+        version = self.version
         for node, host, port, *_ in answer.brokers:
             self._addresses[node] = (host, port)
         for error_code, name, topic_id, _, partitions, *_ in answer.topics:
@@ -310,6 +332,9 @@ class Cluster:
             elif not error_code:
                 self._denied.discard(name)
                 self._learn_topic(name, topic_id, partitions)
+        if self.version != version:
+            for user in self._users:
+                user.leaders_changed()
 
     def _learn_topic(self, name: str, topic_id: Any, partitions: Iterable[Any]) -> None:
         if self._topic_ids.setdefault(name, topic_id) != topic_id:

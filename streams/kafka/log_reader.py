@@ -217,11 +217,15 @@ class LogReader:
             found: Found = await self._asked(tp, ask, OffsetOutOfRangeError)
             if found.error:
                 # Below the beginning: retention was quicker. Beyond the end: of a leader that lost what it had.
+                self._cluster.doubt()
                 position = max(position, await self.beginning(topic, partition))
                 await asyncio.sleep(RETRY_S)
             elif found.records:
                 records, position = unpack(tp, found, position, *([make] if make else []))
                 yield [record for record in records if record.offset < end]
+            else:
+                # A leader that is cut off from the others may never have more.
+                self._cluster.doubt()
 
 
 @asynccontextmanager

@@ -223,7 +223,7 @@ class Producer:
         if self._under_way:
             await asyncio.wait(set(self._under_way))
         waiting = list(self._waiting)
-        await self._cluster.refresh()
+        await self._refresh()
         while not all(sent.is_done for sent in waiting):
             await self._send_first()
         self._mending = None
@@ -231,6 +231,13 @@ class Producer:
             sent.is_under_way = False
         if self._waiting:
             self._go_on()
+
+    async def _refresh(self) -> None:
+        """Ask who leads; whoever does not let us in, or is away, is asked again."""
+        try:
+            await self._cluster.refresh()
+        except KafkaError as exc:
+            log.warning("nobody says who leads: %r", exc)
 
     async def _send_first(self) -> None:
         first: dict[Place, Sent] = {}
@@ -251,7 +258,7 @@ class Producer:
                 passed = True
         self._waiting = [sent for sent in self._waiting if not sent.is_done]
         if not passed:
-            await self._cluster.refresh()
+            await self._refresh()
             await asyncio.sleep(PAUSE_S)
 
     def _send_to(self, node: int, sents: list[Sent]) -> Coroutine[Any, Any, bool]:

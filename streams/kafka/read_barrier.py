@@ -167,6 +167,10 @@ class ReadBarrier:
         sure = self._sure.get(place)
         return sure is not None and sure.epoch == leader.epoch and sent >= sure.since
 
+    def shun(self, node: int) -> None:
+        """This broker does not answer: others are asked first for a while."""
+        self._shunned[node] = monotonic() + SHUNNED_S
+
     def heard(self, place: Place, end: int) -> None:
         """A leader told this high watermark."""
         if end > self._heard.get(place, -1):
@@ -177,7 +181,7 @@ class ReadBarrier:
         todo = {place: leader for place, leader in leaders.items() if self.needed(place[0], leader)}
         if not todo:
             return None
-        settled: set[Place] = set()
+        settled = set(leaders) - set(todo)
         return Confirmation(_Round(self, todo, {}, lambda place, _: settled.add(place)).done(), settled)
 
     async def ends(self, places: Iterable[Place], on_end: Settled | None = None) -> dict[Place, int]:
@@ -236,7 +240,8 @@ class _Round:
         #: What is neither settled nor known to have a newer leader.
         self._open = set(leaders)
         self._asked: dict[Place, set[int]] = {place: {leader.node} for place, leader in leaders.items()}
-        self._under_way: set[asyncio.Task[None]] = set()
+        #: With the broker that each waits for.
+        self._under_way: dict[asyncio.Task[None], int] = {}
         self._over = asyncio.get_running_loop().create_future()
         #: Whether all were asked who can be.
         self._all_asked = False
@@ -250,10 +255,12 @@ class _Round:
             async with asyncio.timeout(ROUND_S):
                 if not await self._over_within(MORE_AFTER_S):
                     # Whoever has not answered may be away: ask all others, as many as there are.
+                    for node in self._under_way.values():
+                        self._barrier.shun(node)
                     self._ask({}, {place: len(self._leaders[place].replicas) for place in self._open})
                     self._all_asked = True
                     self._end_if_nothing_comes()
-                    await self._over
+                await self._over
         except TimeoutError:
             pass
         finally:
@@ -286,22 +293,22 @@ class _Round:
         send = self._barrier._connections.send
         for node, topics in by_node.items():
             fetch = Fetch(list(topics.items()), max_wait_ms=0, min_bytes=0, max_bytes=1, isolation_level=0)
-            self._await(self._fetched(node, send(node, fetch)))
+            self._await(node, self._fetched(node, send(node, fetch)))
         for node, listed in unsure.items():
-            self._await(self._listed(node, send(node, ListOffsets(listed.items()))))
+            self._await(node, self._listed(node, send(node, ListOffsets(listed.items()))))
 
     def _others(self, place: Place, now: float) -> list[int]:
         """Replicas that were not asked yet, those that answered of late first."""
         left = [node for node in self._leaders[place].replicas if node not in self._asked[place]]
         return sorted(left, key=lambda node: self._barrier._shunned.get(node, 0.0) > now)
 
-    def _await(self, answer: Awaitable[None]) -> None:
+    def _await(self, node: int, answer: Awaitable[None]) -> None:
         task = asyncio.ensure_future(answer)
-        self._under_way.add(task)
+        self._under_way[task] = node
         task.add_done_callback(self._answered)
 
     def _answered(self, task: asyncio.Task[None]) -> None:
-        self._under_way.discard(task)
+        self._under_way.pop(task, None)
         if not task.cancelled() and (error := task.exception()) is not None and not self._over.done():
             self._over.set_exception(error)
         else:
@@ -351,7 +358,7 @@ class _Round:
 
     def _silent(self, node: int, error: KafkaError) -> None:
         log.debug("broker %s does not say how far logs go: %r", node, error)
-        self._barrier._shunned[node] = monotonic() + SHUNNED_S
+        self._barrier.shun(node)
 
     def _ended(self, place: Place, end: int) -> None:
         self._barrier.heard(place, end)

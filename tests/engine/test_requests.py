@@ -3,121 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable
-from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from streams.engine.outputs import Outputs
-from streams.engine.partition import Partition
-from streams.engine.records import Batch
-from streams.engine.requests import (
-    CHUNK,
-    MOST_AT_ONCE,
-    MOST_WRITTEN_AT_ONCE,
-    Answered,
-    Asked,
-    Desk,
-    Progress,
-    RequestsLane,
-)
-from streams.kafka.records import Record
+from streams.engine.requests import CHUNK, MOST_AT_ONCE, MOST_WRITTEN_AT_ONCE, Progress
 from streams.loop import run
+from tests.engine.desks import World
 from tests.engine.waiting import until
-from tests.memory import Memory
-from tests.written import by_place
-
-
-class Clerk:
-    """A question is its record's key: `needs/patience`; `-` is a dead letter."""
-
-    def read(self, records: list[Record], aside: Outputs) -> list[Asked]:
-        asked = []
-        for record in records:
-            if record.key == b"-":
-                aside.add("dead", 0, record.key, b"%d" % record.offset)
-            else:
-                asked.append((record, record.key, int((record.key or b"").split(b"/")[0])))
-        return asked
-
-    def patience(self, question: Any) -> float:
-        return float(question.split(b"/")[1])
-
-    def decide(
-        self,
-        partition: Partition,
-        asked: list[Asked],
-        progress: Progress,
-        out: Outputs,
-        aside: Outputs,
-        *,
-        behind: bool,
-    ) -> list[Answered]:
-        for record, _, needs in asked:
-            assert behind or needs <= partition.applied
-            out.add("decisions", partition.number, progress.header(), b"%d %d" % (record.offset, behind))
-        return [(record.offset, b"behind" if behind else b"decided") for record, _, _ in asked]
-
-
-class Writer:
-    """Writes when it is let."""
-
-    def __init__(self) -> None:
-        self.gate = asyncio.Event()
-        self.gate.set()
-        self.written: list[tuple[str, bytes]] = []
-
-    def begin(self, outputs: Outputs) -> Awaitable[None]:
-        return self.write(outputs)
-
-    async def write(self, outputs: Outputs) -> None:
-        await self.gate.wait()
-        for (topic, _), messages in by_place(outputs).items():
-            self.written += [(topic, value or b"") for _, value, _ in messages]
-
-
-class World:
-    """One partition's lane, on the running loop; its changes end at `end`."""
-
-    def __init__(self, progress: Progress | None = None) -> None:
-        self.end = 0
-        self.asked = 0
-        self.acked: list[int] = []
-        self.told: list[Answered] = []
-        self.errors: list[BaseException] = []
-        self.writer = Writer()
-        self.state = Partition(0, Memory())  # type: ignore[arg-type]
-        self.desk = Desk(self.state, Clerk(), progress or Progress(0, 0))
-        self.lane = RequestsLane(
-            {0: self.desk},
-            self.writer,  # type: ignore[arg-type]
-            find_ends=self.find_ends,
-            changes="changes",
-            tell=lambda _, answers: self.told.extend(answers),
-            on_error=self.errors.append,
-            pressure=lambda _partition, _full: None,
-            lease=lambda: True,
-        )
-        self.lane.start()
-
-    async def find_ends(self, partitions: Iterable[int], on_end: Callable[[int, int], None]) -> None:
-        self.asked += 1
-        for number in partitions:
-            on_end(number, self.end)
-
-    def put(self, first: int, *keys: bytes, end: int | None = None) -> None:
-        self.lane.put(self.batch(first, *keys, end=end))
-
-    def batch(self, first: int, *keys: bytes, end: int | None = None) -> Batch:
-        records = [Record(first + at, 0, key, b"", ()) for at, key in enumerate(keys)]
-        after = first + len(keys)
-        return Batch(0, records, first, after, 0.0, lambda: self.acked.append(after), end)
-
-    @property
-    def answered(self) -> list[int]:
-        return [offset for offset, _ in self.told]
 
 
 async def a_while() -> None:

@@ -21,43 +21,21 @@ from aiokafka.errors import (
     TopicAuthorizationFailedError,
 )
 from aiokafka.protocol.fetch import FetchResponse_v11
-from crc32c import crc32c
 
 from streams.kafka import fetcher as fetching
 from streams.kafka import read_barrier
 from streams.kafka.cluster import Leader
 from streams.kafka.fetcher import Brought, Fetches
 from streams.kafka.read_barrier import FENCED_LEADER_EPOCH, UNKNOWN_LEADER_EPOCH, ReadBarrier
-from streams.kafka.record_batch import Owner, RecordBatch
 from streams.kafka.records import Place
+from tests.kafka.batches import ABORT, COMMIT, PRODUCER, TRANSACTIONAL, batch, marker
 
 LEADER, OTHER = 1, 2
 EPOCH = 5
 CHANGES, REQUESTS, OTHERS = "p-changes", "p-requests", "p-others"
-TRANSACTIONAL, CONTROL = 0x10, 0x20
-PRODUCER = 7
-ABORT, COMMIT = b"\0\0\0\0", b"\0\0\0\1"
 
 #: What a broker says of one partition, as `FetchResponse_v11` takes it.
 Said = tuple[Any, ...]
-
-
-def batch(first: int, *values: bytes, attributes: int = 0, key: bytes = b"k") -> bytes:
-    """A record batch as it stands in a log from the offset `first` on."""
-    made = RecordBatch(10_000)
-    for value in values:
-        made.add(key, value)
-    made.sign(Owner(PRODUCER, 0), 0)
-    raw = bytearray(made.build())
-    raw[0:8] = first.to_bytes(8, "big")
-    raw[21:23] = attributes.to_bytes(2, "big")
-    raw[17:21] = crc32c(bytes(raw[21:])).to_bytes(4, "big")
-    return bytes(raw)
-
-
-def marker(first: int, kind: bytes) -> bytes:
-    """The end of a transaction."""
-    return batch(first, b"\0\0\0\0\0\0", attributes=TRANSACTIONAL | CONTROL, key=kind)
 
 
 def said(

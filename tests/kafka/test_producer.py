@@ -16,6 +16,7 @@ from aiokafka.errors import (
     MessageSizeTooLargeError,
     NotLeaderForPartitionError,
     OutOfOrderSequenceNumber,
+    SaslAuthenticationFailed,
     TopicAuthorizationFailedError,
 )
 from aiokafka.protocol.transaction import InitProducerIdRequest
@@ -40,6 +41,8 @@ class Broker:
         self.asked: list[tuple[list[tuple[int, int]], asyncio.Future[Any]]] = []
         self.ids = 0
         self.updates = 0
+        #: What asking who leads comes to, as often as there is something.
+        self.refusals: list[KafkaError] = []
         #: Instead of LEADER in EPOCH.
         self.leaders: dict[int, Leader | None] = {}
         #: Which broker was sent each request, and who led its partitions.
@@ -90,6 +93,8 @@ class Broker:
     async def refresh(self) -> bool:
         self.updates += 1
         await asyncio.sleep(0)
+        if self.refusals:
+            raise self.refusals.pop()
         return True
 
     async def close(self) -> None:
@@ -265,6 +270,24 @@ def test_what_a_replaced_leader_does_not_take_is_sent_to_the_next_one_with_its_n
         assert sorted(world.broker.sent_to[1:]) == [
             (LEADER, {("t", 0): old}), (OTHER, {("t", 1): Leader(OTHER, EPOCH + 1)})
         ]  # fmt: skip
+
+    in_a_world(scenario)
+
+
+def test_brokers_that_let_nobody_in_for_a_moment_are_asked_again_who_leads() -> None:
+    """One that has just started may not know the users yet."""
+
+    async def scenario(world: World) -> None:
+        waiting = world.send(0)
+        await world.requests(1)
+        world.broker.refusals = [SaslAuthenticationFailed("not yet")] * 2
+        world.broker.asked.pop()[1].set_exception(KafkaConnectionError("away"))
+        await world.requests(1)
+        world.broker.answer(NotLeaderForPartitionError)
+        await world.requests(1)
+        world.broker.answer(None)
+        await waiting.done
+        assert world.broker.refusals == []
 
     in_a_world(scenario)
 
