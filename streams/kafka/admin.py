@@ -32,7 +32,7 @@ from streams.kafka import acls
 from streams.kafka.faults import DENIED, KafkaFault, TopicMissing, check, denied, plain_faults
 from streams.kafka.metadata import MetadataRequest
 from streams.kafka.patience import patience_s
-from streams.kafka.reaching import CONTROLLER_S, options, persistently, steady
+from streams.kafka.reaching import CONTROLLER, options, persistently, steady
 from streams.topics import KEEP, TopicSpec
 
 __all__ = [
@@ -177,7 +177,7 @@ async def create_topics(config: Config) -> list[str]:
         for name, spec in ((config.topic(spec.name), spec) for spec in missing)
     ]
     creation = _Creation(new)
-    await asked(config, creation.ask, CONTROLLER_S)
+    await asked(config, creation.ask, CONTROLLER)
     await _wait_until_ready(config)
     return [topic.name for topic in new if topic.name in creation.created]
 
@@ -279,7 +279,7 @@ async def delete_records(config: Config, topic: str, ends: Mapping[int, int]) ->
 
 
 async def asked(
-    config: Config, question: Callable[[AIOKafkaAdminClient], Awaitable[T]], at_least_s: float = 0.0
+    config: Config, question: Callable[[AIOKafkaAdminClient], Awaitable[T]], times: float = 1.0
 ) -> T:
     """What `question` returns, given a client for the cluster's administration; see `persistently`.
 
@@ -301,7 +301,7 @@ async def asked(
             await admin.close()
 
     with plain_faults(config):
-        return await persistently(once, at_least_s)
+        return await persistently(once, times)
 
 
 def problems(
