@@ -10,6 +10,9 @@ MINUTES ?= 10
 DECISIONS ?=
 SEED ?=
 
+# The versions of Kafka that `matrix` runs on: the last of each line from 3.9 on, and the newest.
+VERSIONS ?= 3.9.2 4.0.2 4.1.2 4.4.0
+
 UV_VERSION := 0.13.8
 BIN := .venv/bin
 INSTALL := $(BIN)/uv pip install --quiet --python $(BIN)/python --constraints requirements.lock
@@ -27,7 +30,7 @@ endif
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup run test lint types bench soak chaos lock clean
+.PHONY: help setup run test matrix lint types bench soak chaos lock clean
 
 help: ## this list
 	@echo "consent-streams: consent changes in, one current answer to 'may we send?' out"
@@ -60,6 +63,16 @@ run: $(STAMP) ## a first look: broker, topics, a worker and a sample org, until 
 test: $(STAMP) ## all tests, those on a real Kafka included
 	@echo "test: pytest $(ARGS)"
 	@exec $(BIN)/python -m pytest $(ARGS)
+
+# What depends on the broker: the rules, who owns a partition, take-overs, brokers that come and go.
+MATRIX := $(wildcard $(addprefix tests/integration/test_,rules.py ownership.py lifecycle.py cluster_leaders.py))
+
+matrix: $(STAMP) ## the tests of rules, ownership and take-overs on each Kafka of VERSIONS (jars from Maven), some minutes each
+	@failed=; for version in $(VERSIONS); do \
+	  echo "matrix: pytest --kafka-version $$version $(MATRIX) $(ARGS)"; \
+	  $(BIN)/python -m pytest --kafka-version $$version -m "not docker" $(MATRIX) $(ARGS) || failed="$$failed $$version"; \
+	done; \
+	echo "matrix: Kafka $(VERSIONS): failed on$${failed:- none}"; test -z "$$failed"
 
 lint: $(STAMP) ## ruff
 	@echo "lint: ruff check"

@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 import faust
+from faust.app.base import BootStrategy
 from faust.auth import SASLCredentials, SSLCredentials
 from faust.types import TP
 from faust.types.auth import CredentialsT
@@ -29,7 +30,7 @@ from streams.engine.lane import Lane
 from streams.engine.partition import Partition
 from streams.engine.requests import Desk, RequestsLane, Tell
 from streams.engine.table import BytesStore, BytesTable
-from streams.engine.transport import Assignor, Transport
+from streams.engine.transport import Assignor, TableManager, Transport
 from streams.kafka.connection import connection
 from streams.links import Links, secret_of
 from streams.topics import TopicSpec
@@ -46,10 +47,18 @@ STREAM_BUFFER = 64
 IDENTITIES_RECENT_BYTES = 1 << 20
 
 
+class Boot(BootStrategy):  # type: ignore[misc]
+    """What Faust starts: not its producer, which nobody uses."""
+
+    enable_kafka_producer = False
+
+
 class App(faust.App):  # type: ignore[misc]
     """The Faust app, with the engine that its transport and agents work for."""
 
     engine: Engine
+    #: What the worker writes it writes itself.
+    BootStrategy = Boot
 
 
 class Batches(faust.Schema):  # type: ignore[misc]
@@ -142,7 +151,8 @@ class Lanes:
         lane = RequestsLane(
             desks,
             engine.requests_writer,
-            ends_since=engine.ends_since,
+            find_ends=engine.find_ends,
+            changes=self._config.topic(topics.CHANGES.name),
             tell=self._tell,
             **self._lane(topics.REQUESTS),
         )
@@ -234,6 +244,7 @@ def make_app(config: Config, engine: Engine, url: str, deletions_kept_s: Mapping
         topic_allow_declare=False,
         topic_disable_leader=True,
         PartitionAssignor=Assignor,
+        TableManager=TableManager,
         Monitor=Unwatched,
         table_standby_replicas=config.standby_replicas,
         consumer_auto_offset_reset="earliest",
@@ -283,5 +294,9 @@ def _add_agents(app: App, config: Config) -> None:
     def on_pressure(tp: TP, full: bool) -> None:
         app.consumer.hold_back(tp, full)
 
+    def join_again() -> None:
+        app.consumer.join_again()
+
     engine.on_pressure = on_pressure
     engine.lease = lambda: app.consumer.holds_lease
+    engine.join_again = join_again

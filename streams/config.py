@@ -38,6 +38,10 @@ def _option(
     return field(default_factory=factory, metadata=metadata, repr=not secret)
 
 
+#: What CONSENT_READ_BARRIER=leader gives up.
+NOT_PROMISED = "CONSENT_READ_BARRIER is leader: after a change of leader, acknowledged changes can be missed"
+
+
 @dataclass(frozen=True, slots=True)
 class Config:
     """One worker's or command's options. Field `x_y` is the environment variable `CONSENT_X_Y`."""
@@ -87,6 +91,11 @@ class Config:
         "fetch",
         "fetch, or ask: where brokers do not read a fetch's partitions in their order",
         choices=("fetch", "ask"),
+    )
+    read_barrier: str = _option(
+        "quorum",
+        "quorum, or leader: where the other replicas do not answer; then a replaced leader can hide changes",
+        choices=("quorum", "leader"),
     )
     max_record_bytes: int = _option(262_144, "larger inputs are dead letters (too_large)", low=1_024, high=1_000_000)
     batch_records: int = _option(1_000, "most changes in one checkpoint", low=1, high=100_000)

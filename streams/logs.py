@@ -2,16 +2,23 @@
 
 A record that a line is about is named by its topic, partition and offset, given as `extra=about(...)`. Whoever may read
 the topic finds the customer there; nobody else needs to.
+
+What goes on for long is said once when it begins, every 30 seconds, and once when it is over: `Ongoing`, and
+`OngoingBy` where it is one of many brokers or partitions. What libraries say goes through `Seldom`.
 """
 
 from __future__ import annotations
 
 import json
 import logging
+import math
 import re
 import sys
+from collections.abc import Callable, Hashable
 from datetime import UTC, datetime
-from typing import Final
+from functools import partial
+from time import monotonic
+from typing import Any, Final
 
 #: What libraries say at these levels is for their makers, or names URLs and headers, which hold tokens and identifiers.
 _QUIET: Final = {
@@ -24,6 +31,16 @@ _QUIET: Final = {
 _VERBOSE: Final = (
     "faust", "mode", "aiokafka", "uvicorn", "streams.app", "streams.engine.transport", "streams.engine.table",
 )  # fmt: skip
+
+#: The loggers whose warnings go through `Seldom`, each with those below it. What uvicorn logs is one request's error.
+_FLOODING: Final = tuple(f"{name}." for name in _VERBOSE if name != "uvicorn")
+#: Seconds between two lines that say the same.
+EVERY_S: Final = 30.0
+#: After so many times `EVERY_S` without a word from its caller a condition is forgotten.
+_FORGOTTEN_AFTER: Final = 10
+#: Messages that `Seldom` remembers, far more than libraries have.
+_REMEMBERED: Final = 1000
+_DIGITS: Final = re.compile(r"\d+")
 
 _PLACE: Final = ("topic", "partition", "offset")
 #: What has no business in a log, whatever error it came with: the text of an exception may quote what it was given.
@@ -44,6 +61,7 @@ def set_up(level: str, kind: str) -> None:
     """Log to stderr from `level` (debug, info, warning, error) on, as `kind` says: `text` or `json`."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonLine() if kind == "json" else TextLine())
+    handler.addFilter(Seldom())
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
     logging.captureWarnings(True)
     for name, least in _QUIET.items():
@@ -75,6 +93,180 @@ def without_private(text: str) -> str:
     for pattern, instead in _PRIVATE:
         text = pattern.sub(instead, text)
     return text
+
+
+class Ongoing:
+    """One condition that may go on, such as a broker that does not answer.
+
+    Its caller says `happens` each time that it sees the condition, and `over` whenever it sees that there is none.
+    Logged are the first of these times, one every `every_s` seconds with how often it happened, and the end:
+
+        broker 2 does not answer: TimeoutError()
+        broker 2 does not answer: TimeoutError() (for 30 s, 14 times since the last line)
+        broker 2 does not answer: over after 41 s
+
+    A condition that comes and goes is begun at most once every `every_s` seconds as well; what begins in between is
+    logged, and its end, only if it still goes on by then. `over` costs one comparison while there is nothing to end.
+
+    :param log: where the lines go, all at `level`.
+    :param what: the condition, as the line's beginning.
+    :param every_s: seconds between two lines.
+    :param clock: monotonic seconds.
+    """
+
+    __slots__ = (
+        "_clock", "_every_s", "_level", "_log", "_said_at", "_said_now", "_seen_at", "_since", "_times", "_what",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        log: logging.Logger,
+        what: str,
+        *,
+        every_s: float = EVERY_S,
+        level: int = logging.WARNING,
+        clock: Callable[[], float] = monotonic,
+    ) -> None:
+        self._log = log
+        self._what = what
+        self._every_s = every_s
+        self._level = level
+        self._clock = clock
+        #: When the condition began; None while there is none.
+        self._since: float | None = None
+        #: When it was seen last, and when a line last said that it is there.
+        self._seen_at = self._said_at = -math.inf
+        #: Whether a line said so since it began.
+        self._said_now = False
+        #: How often it was seen since that line.
+        self._times = 0
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether it was seen and is not over."""
+        return self._since is not None
+
+    def happens(self, detail: object = "", **more: Any) -> None:
+        """The condition is there. `detail` is made text only if logged; `more` goes to the logger (`extra`)."""
+        now = self._seen_at = self._clock()
+        if self._since is None:
+            self._since = now
+        self._times += 1
+        if now - self._said_at < self._every_s:
+            return
+        text = repr(detail) if isinstance(detail, BaseException) else str(detail)
+        line = f"{self._what}: {text}" if text else self._what
+        if self._times > 1:
+            started = f"for {now - self._since:.0f} s, " if self._said_now else ""
+            line = f"{line} ({started}{self._times} times since the last line)"
+        self._said_at, self._said_now, self._times = now, True, 0
+        self._log.log(self._level, "%s", line, **more)
+
+    def over(self, **more: Any) -> None:
+        """The condition is not there: logged if a line said that it was."""
+        if self._since is None:
+            return
+        lasted, said = self._clock() - self._since, self._said_now
+        self._since, self._said_now = None, False
+        if said:
+            self._log.log(self._level, "%s: over after %.0f s", self._what, lasted, **more)
+
+    def is_forgettable(self, now: float) -> bool:
+        """Whether a new one may take its place: it is over and was not logged lately, or was not seen for long."""
+        quiet_since = self._said_at if self._since is None else self._seen_at + self._every_s * (_FORGOTTEN_AFTER - 1)
+        return now - quiet_since >= self._every_s
+
+
+class OngoingBy:
+    """The same condition of many: one `Ongoing` for each key, such as a broker's id or a topic and partition.
+
+    Keys whose condition is over are forgotten, and so are those of which nothing was heard for ten times `every_s`:
+    what is remembered is what goes on now, and what went on a moment ago.
+
+    :param what: the condition with the key in it, in `%` form: `"broker %s does not answer"`, `"%s-%s has no leader"`.
+    """
+
+    def __init__(
+        self,
+        log: logging.Logger,
+        what: str,
+        *,
+        every_s: float = EVERY_S,
+        level: int = logging.WARNING,
+        clock: Callable[[], float] = monotonic,
+    ) -> None:
+        self._make: Callable[[str], Ongoing] = partial(Ongoing, log, every_s=every_s, level=level, clock=clock)
+        self._what = what
+        self._every_s = every_s
+        self._clock = clock
+        self._found: dict[Hashable, Ongoing] = {}
+        self._looked_at = -math.inf
+
+    def __len__(self) -> int:
+        """How many keys are remembered."""
+        return len(self._found)
+
+    @property
+    def going_on(self) -> list[Hashable]:
+        """The keys whose condition was seen and is not over."""
+        return [key for key, one in self._found.items() if one.goes_on]
+
+    def happens(self, key: Hashable, detail: object = "", **more: Any) -> None:
+        """The condition of this key is there; see `Ongoing.happens`."""
+        one = self._found.get(key)
+        if one is None:
+            self._forget()
+            one = self._found[key] = self._make(self._what % key)
+        one.happens(detail, **more)
+
+    def over(self, key: Hashable, **more: Any) -> None:
+        """The condition of this key is not there; see `Ongoing.over`."""
+        one = self._found.get(key)
+        if one is not None:
+            one.over(**more)
+
+    def _forget(self) -> None:
+        """Drop what is over or not heard of any more, once every `every_s`."""
+        now = self._clock()
+        if now - self._looked_at >= self._every_s:
+            self._looked_at = now
+            self._found = {key: one for key, one in self._found.items() if not one.is_forgettable(now)}
+
+
+class Seldom(logging.Filter):
+    """Lets a warning or error of a library through once, then at most every `every_s` seconds.
+
+    Two lines are alike if logger, level, exception's type, and the message without arguments and numbers are. The next
+    one that passes says how many were held back: `... (and 37 more like it)`. Loggers of ours are not touched, but for
+    those under which Faust's services log; neither is what is logged below the level of a warning.
+
+    For a handler: a logger's filter does not see what is logged to the loggers below it.
+    """
+
+    def __init__(self, *, every_s: float = EVERY_S, clock: Callable[[], float] = monotonic) -> None:
+        super().__init__()
+        self._every_s = every_s
+        self._clock = clock
+        #: When a line like it passed, and how many were held back since.
+        self._passed: dict[tuple[str, int, type | None, str], tuple[float, int]] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether the record is logged; notes on it how many were not."""
+        if record.levelno < logging.WARNING or not f"{record.name}.".startswith(_FLOODING):
+            return True
+        raised = record.exc_info[0] if record.exc_info else None
+        alike = (record.name, record.levelno, raised, _DIGITS.sub("#", str(record.msg)))
+        now = self._clock()
+        at, held = self._passed.pop(alike, (-math.inf, 0))
+        if now - at < self._every_s:
+            self._passed[alike] = at, held + 1
+            return False
+        if held:
+            record.msg, record.args = f"{record.getMessage()} (and {held} more like it)", ()
+        if len(self._passed) >= _REMEMBERED:
+            self._passed.pop(next(iter(self._passed)), None)  # that which was seen last longest ago
+        self._passed[alike] = now, 0
+        return True
 
 
 class TextLine(logging.Formatter):

@@ -59,7 +59,7 @@ STEP = Histogram(
     buckets=_SECONDS,
 )
 FENCES = Counter(
-    "consent_fences", "How the ends of consent.changes were found, by way: same fetch, later fetch or asked", ["way"]
+    "consent_fences", "How the ends of consent.changes were found, by way: same fetch, asked, or not confirmed", ["way"]
 )
 FENCE_WAIT = Histogram("consent_fence_wait_seconds", "How long requests waited for the state", buckets=_SECONDS)
 ENFORCEMENT = Histogram(

@@ -28,6 +28,10 @@ from streams.http.logins import Refusal
 from streams.http.service import Service
 from streams.http.users import UsersError
 from streams.kafka import admin
+from streams.kafka.connection import anybody_answers, survive_resets
+from streams.kafka.errors import KafkaError
+from streams.kafka.faults import ABSENT
+from streams.logs import Ongoing
 
 log = logging.getLogger("consent_streams")
 
@@ -45,6 +49,10 @@ PROGRESS_EVERY_S = 2.0
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_ARENA_MAX = -1, -3, -8
 
 
+#: The topics, how long changelogs remember deletions, and `min.insync.replicas` by topic.
+Checked = tuple[admin.Cluster, Mapping[str, float], Mapping[str, int]]
+
+
 class WorkerError(Exception):
     """The worker cannot start or go on; the message is one clear line."""
 
@@ -52,6 +60,7 @@ class WorkerError(Exception):
 def run_worker(config: Config) -> int:
     """Run a worker until a signal or an error ends it; returns its exit code: 0 after a signal, else 1."""
     logs.set_up(config.log_level, config.log_format)
+    survive_resets()
     try:
         held = guard.lock(config.datadir / "state")
         return loop.run(_run(config, held))
@@ -121,8 +130,32 @@ def _listen(config: Config) -> socket.socket:
     return listener
 
 
-async def _check(config: Config) -> tuple[admin.Cluster, Mapping[str, float]]:
-    """Raises what keeps the worker from starting; returns the topics, and how long changelogs remember deletions."""
+async def _check(config: Config) -> Checked:
+    """What `_check_once` finds; waits for brokers that are away, as long as any is there.
+
+    Where none answers from the start, most likely it is not where it is said to be.
+    """
+    away = Ongoing(log, "waiting for Kafka")
+    while True:
+        try:
+            found = await _check_once(config)
+        except admin.KafkaFault as fault:
+            cause = fault.__cause__
+            passes = isinstance(cause, ABSENT) or (isinstance(cause, KafkaError) and cause.retriable)
+            if not passes or not await anybody_answers(config):
+                raise
+            away.happens(fault)
+            await asyncio.sleep(LOOK_EVERY_S)
+        else:
+            away.over()
+            return found
+
+
+async def _check_once(config: Config) -> Checked:
+    """Raises what keeps the worker from starting.
+
+    Returns the topics, how long changelogs remember deletions, and `min.insync.replicas` by topic.
+    """
     # What goes wrong here is said in one line; the client's own log of the same would come before it.
     logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
     problems = await admin.check_topics(config, fatal_only=True)
@@ -134,7 +167,7 @@ async def _check(config: Config) -> tuple[admin.Cluster, Mapping[str, float]]:
     found = await admin.describe(config)
     guard.identify(config.datadir / "state", admin.identity(config, found))
     logs.set_up(config.log_level, config.log_format)
-    return found, await admin.deletions_kept_s(config, found)
+    return found, await admin.deletions_kept_s(config, found), await admin.min_in_sync(config)
 
 
 class Worker:
@@ -146,6 +179,7 @@ class Worker:
         listener: socket.socket,
         cluster: admin.Cluster,
         deletions_kept_s: Mapping[str, float],
+        min_in_sync: Mapping[str, int],
     ) -> None:
         self._config = config
         self._topic_ids = {name: state.id for name, state in cluster.topics.items()}
@@ -153,7 +187,7 @@ class Worker:
         host, port = listener.getsockname()[:2]
         shown = f"[{host}]" if ":" in host else host
         self.url = config.http_advertised_url or f"{'https' if config.ssl_certfile else 'http'}://{shown}:{port}"
-        self._engine = Engine(config, lambda table: store_of(self._app, table))
+        self._engine = Engine(config, lambda table: store_of(self._app, table), min_in_sync)
         self._app: App = make_app(config, self._engine, self.url, deletions_kept_s)
         answers = Answers(config)
         self._engine.opener = Lanes(config, self._engine, answers.on_answers, self.url)

@@ -6,9 +6,9 @@ import os
 
 from hypothesis import HealthCheck, settings
 
-from tests.broker_fixture import kafka
+from tests.broker_fixture import kafka, kafka_version, pytest_addoption
 
-__all__ = ["kafka"]
+__all__ = ["kafka", "kafka_version", "pytest_addoption"]
 
 # The machine is shared: a slow example is no failure. In CI the same examples are tried each time.
 _QUIET = [HealthCheck.too_slow, HealthCheck.data_too_large]

@@ -5,10 +5,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from functools import partial
-from typing import Any, NamedTuple, Protocol, TypeVar
+from typing import Any, NamedTuple, Protocol
 
 from faust.types import TP
 
@@ -16,22 +15,23 @@ from streams import metrics, topics
 from streams.config import Config
 from streams.domain.identities import decode_holders
 from streams.domain.state import decode_state
-from streams.engine.ends import FetchedEnds
 from streams.engine.lane import Lane
 from streams.engine.outputs import Writer
 from streams.engine.partition import Partition
 from streams.engine.records import Batch, Joints, LostError
 from streams.engine.table import BytesStore
-from streams.kafka.errors import KafkaError
+from streams.kafka.cluster import Cluster
+from streams.kafka.coordinators import GROUP, Coordinators
+from streams.kafka.leader_watch import LeaderWatch
 from streams.kafka.log_reader import LogReader
-from streams.kafka.ownership import Fences
+from streams.kafka.ownership import FencedError, Fences
+from streams.kafka.read_barrier import ReadBarrier
+from streams.kafka.records import Place
 from streams.logs import about
 from streams.topics import TopicSpec
 
 log = logging.getLogger(__name__)
 
-#: Pause between two questions to a broker that is away.
-RETRY_S = 0.2
 #: The broker forgets an id that was not used for a week.
 RENEW_S = 86_400.0
 #: Pause between two looks at how far other partitions are.
@@ -44,7 +44,6 @@ STALE_CHECKPOINT_S = 60.0
 ANEW = "stop all workers, delete both changelog topics and the state folders, and start again, to compute both anew"
 
 Decode = Callable[[bytes | None], Any]
-T = TypeVar("T")
 
 
 class NotRestoredError(Exception):
@@ -86,14 +85,20 @@ class Opened(NamedTuple):
 class Engine:
     """Owns what a worker has open. All of it runs on the worker's main event loop."""
 
-    def __init__(self, config: Config, store: Callable[[str], BytesStore]) -> None:
+    def __init__(self, config: Config, store: Callable[[str], BytesStore], min_in_sync: Mapping[str, int]) -> None:
         self.config = config
+        self.cluster = Cluster(config, config.group, [config.topic(spec.name) for spec in topics.ALL])
+        self.barrier = ReadBarrier(self.cluster, min_in_sync, quorum=config.read_barrier == "quorum")
+        self._watch = LeaderWatch(self.cluster, self._places)
         #: Each lane, and HTTP, writes by a connection of its own: none waits for another's acknowledgements.
-        self.changes_writer = Writer(config)
-        self.requests_writer = Writer(config)
-        self.intake_writer = Writer(config)
-        self.reader = LogReader(config)
-        self._fences = Fences(config)
+        self.changes_writer = Writer(self.cluster, "changes")
+        self.requests_writer = Writer(self.cluster, "requests")
+        self.intake_writer = Writer(self.cluster, "intake")
+        self.groups = Coordinators(self.cluster, "group", GROUP)
+        self.reader = LogReader(self.cluster, self.barrier, self.groups)
+        self._fences = Fences(self.cluster)
+        #: Whether this Kafka was seen to refuse what an earlier owner writes.
+        self._owns = False
         self._renewing: asyncio.Task[None] | None = None
         self.opener: Opener
         self.tables = Tables({}, {})
@@ -103,10 +108,10 @@ class Engine:
         self.failed: asyncio.Future[BaseException] = asyncio.get_running_loop().create_future()
         #: Buffer hooks of the consumer, by "is full".
         self.on_pressure: Callable[[TP, bool], None] = lambda _tp, _full: None
-        #: The ends of `consent.changes`, as the consumer hears of them.
-        self.fetched_ends = FetchedEnds(in_order=config.fence == "fetch")
         #: Whether the group surely still counts this worker as a member.
         self.lease: Callable[[], bool] = lambda: False
+        #: Lets the group assign the partitions anew.
+        self.join_again: Callable[[], None] = lambda: None
         #: The store of a table, by the table's name.
         self._store = store
 
@@ -116,17 +121,24 @@ class Engine:
         return self.tables.customers
 
     async def start(self) -> None:
-        await asyncio.gather(*(client.start() for client in self._clients()))
+        """Wait until some broker answers, and begin to watch who leads. Raises BarrierError."""
+        await self.cluster.start()
+        await self.barrier.check(self.config.topic(topics.CHANGES.name))
+        self._watch.start()
         self._renewing = asyncio.create_task(self._renew(), name="renew")
 
     async def stop(self) -> None:
         await self.close()
         if self._renewing is not None:
             self._renewing.cancel()
-        await asyncio.gather(*(client.stop() for client in self._clients()))
+        writers = self.changes_writer, self.requests_writer, self.intake_writer
+        users = (*writers, self.reader, self.groups, self._fences, self._watch, self.barrier)
+        await asyncio.gather(*(user.stop() for user in users))
+        await self.cluster.stop()
 
-    def _clients(self) -> tuple[Writer | LogReader | Fences, ...]:
-        return self.changes_writer, self.requests_writer, self.intake_writer, self.reader, self._fences
+    def _places(self) -> list[Place]:
+        """What is read and written: all topics' partitions that are open."""
+        return [(self.config.topic(spec.name), number) for spec in topics.ALL for number in self.tables.customers]
 
     async def _renew(self) -> None:
         while True:
@@ -137,8 +149,14 @@ class Engine:
                 self.fail(exc)
 
     def fail(self, error: BaseException) -> None:
-        """The worker cannot go on: nothing behind this point may be acked."""
-        if not self.failed.done():
+        """The worker cannot go on: nothing behind this point may be acked.
+
+        Where another worker owns a partition now, the group knows better whose it is: it assigns them anew.
+        """
+        if isinstance(error, FencedError):
+            log.warning("%s: joining the group again", error)
+            self.join_again()
+        elif not self.failed.done():
             self.failed.set_result(error)
 
     def restored(self, tp: TP) -> int:
@@ -159,8 +177,7 @@ class Engine:
 
         A log that is only compacted keeps its beginning: its settings were others when this was cut off.
         """
-        ask = partial(self.reader.beginning, tp.topic, tp.partition)
-        needed, first = self.restored(tp), await self._answer(ask)
+        needed, first = self.restored(tp), await self.reader.beginning(tp.topic, tp.partition)
         if first > needed:
             raise NotRestoredError(f"{tp.topic}-{tp.partition} begins at {first}, but the state needs {needed}: {ANEW}")
 
@@ -175,6 +192,9 @@ class Engine:
             for spec in topics.SOURCES
         }
         numbers = sorted(by_topic[topics.CHANGES.name])
+        if numbers and not self._owns:
+            await self._fences.check(f"{self.config.owner_ids}check-{numbers[0]}", self._changelog(numbers[0]))
+            self._owns = True
         await asyncio.gather(*(self._take(number) for number in numbers))
         tables = Tables(await self._open_all(_CUSTOMERS, numbers), await self._open_all(_IDENTITIES, numbers))
         _check_whole(tables)
@@ -192,6 +212,9 @@ class Engine:
                 metrics.SETTINGS.labels(org_id, number).set(_version_of(partition, org_id))
         found = {TP(self.config.topic(name), number): at for (name, number), at in begin.items()}
         return {tp: at for tp, at in found.items() if tp in committed}
+
+    def _changelog(self, number: int) -> Place:
+        return self.config.topic(topics.CHANGELOG.name), number
 
     async def _take(self, number: int) -> None:
         """Own what is written for this partition: by each writer under an id of its own, since each counts its own."""
@@ -227,7 +250,7 @@ class Engine:
             raise NotRestoredError(f"{changelog}-{number}: the state is at {first}, the log ends at {end}")
         async for records in self.reader.scan(changelog, number, first, end):
             if records:
-                store.write(number, [(record.key, record.value) for record in records], records[-1].offset)
+                store.write(number, [(record.key or b"", record.value) for record in records], records[-1].offset)
         if end:
             store.write(number, [], end - 1, upto_s=time.time())
 
@@ -279,27 +302,21 @@ class Engine:
             lane.put(*own)
 
     async def ends_of_changes(self, partitions: Iterable[int]) -> Mapping[int, int]:
-        """The ends of partitions of `consent.changes`, asked of the broker now; one that is away is waited for."""
-        return await self.ends(topics.CHANGES.name, partitions)
+        """The ends of partitions of `consent.changes` at a moment after the call; brokers that are away are waited for.
 
-    async def ends_since(self, times: Mapping[int, float]) -> Mapping[int, int]:
-        """The ends of partitions of `consent.changes` at a moment after the given ones (monotonic seconds)."""
-        ends = self.fetched_ends.since(times)
-        if len(ends) < len(times):
-            await self.fetched_ends.next()
-            ends = self.fetched_ends.since(times)
-        metrics.of(metrics.FENCES, "later fetch").inc(len(ends))
-        left = times.keys() - ends.keys()
-        if left:
-            metrics.of(metrics.FENCES, "asked").inc(len(left))
-            asked_at = time.monotonic()
-            ends.update(await self.ends_of_changes(left))
-            self.fetched_ends.answered(asked_at, left)
-        return ends
+        No record that was acknowledged before the call lies beyond: see `ReadBarrier`.
+        """
+        return await self.reader.ends(self.config.topic(topics.CHANGES.name), partitions)
 
-    async def ends(self, topic: str, partitions: Iterable[int]) -> Mapping[int, int]:
-        """The ends of a topic's partitions, asked of the broker now; one that is away is waited for."""
-        return await self._answer(partial(self.reader.ends, self.config.topic(topic), partitions))
+    async def find_ends(self, partitions: Iterable[int], on_end: Callable[[int, int], None]) -> None:
+        """Ask once for these ends; `on_end` is called for each partition's as soon as it is known.
+
+        Takes about a second at most. Partitions whose end could not be found by then are left out.
+        """
+        topic = self.config.topic(topics.CHANGES.name)
+        await self.barrier.ends(
+            [(topic, number) for number in partitions], lambda place, end: on_end(place[1], end)
+        )
 
     async def everybody_is_known(self, numbers: Iterable[int], stopped: Callable[[], bool]) -> bool:
         """Wait until the identities of partitions hold every registration that is in the log now; False if stopped.
@@ -308,21 +325,27 @@ class Engine:
         there to the table. So all changes of this moment must be through the first, and then these partitions' ends of
         that topic through the second. False too if one of them is not ours any more.
         """
-        ends = await self.ends_of_changes(range(self.config.partitions))
-        while ends := await self._not_told(ends):
+        asking = asyncio.create_task(self._wait_for_everybody(numbers))
+        while not asking.done() and not stopped():
+            await asyncio.wait([asking], timeout=POLL_S)
+        if not asking.done():
+            asking.cancel()
+            return False
+        return asking.result()
+
+    async def _wait_for_everybody(self, numbers: Iterable[int]) -> bool:
+        ends = await self._not_told(await self.ends_of_changes(range(self.config.partitions)))
+        while ends:
             await asyncio.sleep(POLL_S)
-            if stopped():
-                return False
-        ends = await self.ends(topics.IDENTITIES.name, numbers)
+            ends = await self._not_told(ends)
+        ends = await self.reader.ends(self.config.topic(topics.IDENTITIES.name), numbers)
         while ends.keys() <= self.tables.identities.keys():
             if all(self.tables.identities[number].applied >= end for number, end in ends.items()):
                 return True
             await asyncio.sleep(POLL_S)
-            if stopped():
-                return False
         return False
 
-    async def _not_told(self, ends: Mapping[int, int]) -> dict[int, int]:
+    async def _not_told(self, ends: Mapping[int, int]) -> Mapping[int, int]:
         told = await self._told_of(ends)
         return {partition: end for partition, end in ends.items() if told[partition] < end}
 
@@ -332,16 +355,9 @@ class Engine:
         others = [number for number in partitions if number not in own]
         if not others:
             return own
+        # A commit that is not the newest only makes this wait longer.
         topic = self.config.topic(topics.CHANGES.name)
-        return {**own, **await self._answer(partial(self.reader.committed, self.config.group, topic, others))}
-
-    async def _answer(self, ask: Callable[[], Awaitable[T]]) -> T:
-        while True:
-            try:
-                return await ask()
-            except KafkaError as exc:
-                log.warning("the broker does not say how far its logs are: %r", exc)
-                await asyncio.sleep(RETRY_S)
+        return {**own, **await self.reader.committed(self.config.group, topic, others)}
 
     def pressure(self, topic: str) -> Callable[[int, bool], None]:
         """What a topic's lane calls when it is full of a partition and when it has room again."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Iterable, Mapping
 
-from streams.config import Config
+from streams.kafka.cluster import Cluster
 from streams.kafka.errors import InvalidProducerEpoch, ProducerFenced
 from streams.kafka.ownership import FencedError
 from streams.kafka.producer import Delivery, Numbers, Producer, Sent
@@ -68,8 +68,8 @@ class Writer:
     elsewhere as their owner is refused there once the other owner has written there too.
     """
 
-    def __init__(self, config: Config) -> None:
-        self._producer = Producer(config, f"{config.group}-writer")
+    def __init__(self, cluster: Cluster, purpose: str) -> None:
+        self._producer = Producer(cluster, purpose)
         self._own = Numbers()
         self._owners: dict[int, Numbers] = {}
         self._owned: dict[Place, Numbers] = {}
@@ -78,9 +78,6 @@ class Writer:
         """Write to these places, and for this partition elsewhere, as the owner; nothing may be under way there."""
         self._owners[number] = Numbers(owner)
         self._owned.update(dict.fromkeys(places, self._owners[number]))
-
-    async def start(self) -> None:
-        await self._producer.start()
 
     async def stop(self) -> None:
         await self._producer.stop()

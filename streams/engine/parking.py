@@ -34,12 +34,25 @@ class Parking(Generic[W]):
     def __len__(self) -> int:
         return len(self._waiting)
 
-    def add(self, one: W) -> None:
-        """Let one wait."""
+    def add(self, one: W) -> int:
+        """Let one wait; returns the number by which `move` knows it."""
         number = next(self._numbers)
         self._waiting[number] = one
         heappush(self._by_position, (one.needs, number))
         heappush(self._by_deadline, (one.deadline, number))
+        return number
+
+    def get(self, number: int) -> W | None:
+        """The one of this number, if it still waits."""
+        return self._waiting.get(number)
+
+    def move(self, number: int, needs: int, deadline: float) -> None:
+        """One that still waits shall wait for a lower position, and until an earlier deadline."""
+        one = self._waiting.get(number)
+        if one is not None:
+            one.needs, one.deadline = needs, deadline
+            heappush(self._by_position, (needs, number))
+            heappush(self._by_deadline, (deadline, number))
 
     def pop(self, position: int, now: float) -> W | None:
         """One whose wait is over at this position and this moment; the position is looked at first."""

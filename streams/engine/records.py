@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
+from streams.kafka.read_barrier import Confirmation
 from streams.kafka.records import Record
 
 #: CloudEvents id of an output: where its input stands, `{topic}/{partition}/{offset}`. A restart knows its own by it.
@@ -75,7 +76,8 @@ class Batch:
     `first_offset` and `next_offset` are the consumer's positions before and behind them: every record below the latter
     is in this batch or an earlier one, transaction markers and compacted gaps included. `at` is a moment, in monotonic
     seconds, at which it had arrived. `on_done` is told when all of it is done. `end` is where the partition's changes
-    ended when the broker had read these records, or later; None if it is not known.
+    ended when the broker had read these records, or later; None if it is not known. It counts once `confirmation` says
+    so of the changes; where that is None, it counts.
     """
 
     partition: int
@@ -85,6 +87,7 @@ class Batch:
     at: float
     on_done: Callable[[], None] = field(default=lambda: None, repr=False)
     end: int | None = None
+    confirmation: Confirmation | None = None
 
     def done(self) -> None:
         """All of it is done and may be committed; its records are let go."""

@@ -1,4 +1,9 @@
-"""The fence: requests wait until everything acknowledged before them is in the state, and are then decided."""
+"""The read barrier: requests wait until everything acknowledged before them is in the state, and are then decided.
+
+Where the changes end comes with the fetch of the requests, or is asked for when they have arrived. The one counts once
+enough replicas have confirmed its leader: meanwhile the requests are decided already, and their decisions are written
+after that. What turns out to be told by a leader that was replaced is decided again.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +11,7 @@ import asyncio
 import math
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -16,6 +21,7 @@ from streams.engine.outputs import Outputs, Writer
 from streams.engine.parking import Parking
 from streams.engine.partition import Partition
 from streams.engine.records import Batch
+from streams.kafka.read_barrier import Confirmation
 from streams.kafka.records import Record
 
 #: So many requests of a partition may wait for the state before no more are taken in.
@@ -28,6 +34,12 @@ MOST_AT_ONCE = 2_000
 MOST_WRITTEN_AT_ONCE = 3
 #: So many are read and decided in one go: their data stays in the processor's cache, and others get their turn.
 CHUNK = 128
+#: The position that requests wait for while it is not known where the changes end.
+UNKNOWN = 2**63 - 2
+#: It may take this long to learn that, whatever a request says of its patience: it is not the state that is late.
+LEAST_PATIENCE_S = 0.25
+#: Pause before it is asked again.
+ASK_AGAIN_S = 0.05
 
 
 #: A request, its question, and the position that it asks for by itself. (Plain tuples: there is one for each request.)
@@ -38,13 +50,19 @@ Answered = tuple[int, bytes | None]
 
 @dataclass(slots=True)
 class Parked:
-    """Requests that arrived together and wait for the state to reach `needs`, at the latest until `deadline`."""
+    """Requests that arrived together and wait for the state to reach `needs`, at the latest until `deadline`.
+
+    `least` is the position that they ask for themselves; `parts` is how much of which batches is done with them. Their
+    decisions count once `confirmation`, if there is one, says that it was the newest leader that told `needs`.
+    """
 
     asked: list[Asked]
+    least: int
     needs: int
     since: float
     deadline: float
-    batch: Open
+    parts: list[tuple[Open, int]]
+    confirmation: Confirmation | None = None
 
 
 @dataclass(slots=True)
@@ -66,6 +84,9 @@ class Decided:
     out: Outputs = field(default_factory=Outputs)
     aside: Outputs = field(default_factory=Outputs)
     answered: dict[int, list[Answered]] = field(default_factory=dict)
+    #: By partition, what was decided, should it have to be decided again; and what that depends on.
+    pieces: dict[int, list[Parked]] = field(default_factory=dict)
+    confirmations: dict[int, list[Confirmation]] = field(default_factory=dict)
     #: How much of which batches is done with them.
     parts: list[tuple[Open, int]] = field(default_factory=list)
     since: float = field(default_factory=time.monotonic)
@@ -78,6 +99,20 @@ class Decided:
     def is_full(self) -> bool:
         """Whether they must be written before more is decided."""
         return self.records >= MOST_AT_ONCE
+
+    def take_out(self, number: int) -> list[Parked]:
+        """Take out what is decided of a partition, to be decided again; what went home is not among it."""
+        self.out.batches = [batch for batch in self.out.batches if batch[1] != number]
+        gone = {offset for offset, body in self.answered.pop(number, []) if body is None}
+        self.confirmations.pop(number, None)
+        again = []
+        for piece in self.pieces.pop(number, []):
+            piece.asked = [one for one in piece.asked if one[0].offset not in gone]
+            if piece.asked:
+                again.append(piece)
+        parts = {id(part) for piece in again for part in piece.parts}
+        self.parts = [part for part in self.parts if id(part) not in parts]
+        return again
 
 
 @dataclass(slots=True)
@@ -124,6 +159,17 @@ class Clerk(Protocol):
         """
 
 
+@dataclass(slots=True)
+class Question:
+    """Where the changes of some partitions end, for requests that wait under these numbers; and what was found.
+
+    All of them had arrived before it was asked first; more numbers may be added while it is asked.
+    """
+
+    waiting: dict[int, list[int]]
+    ends: dict[int, int] = field(default_factory=dict)
+
+
 class Desk:
     """The requests of one partition: which wait, which are being answered, how far all are answered."""
 
@@ -155,27 +201,70 @@ class Desk:
             records = fresh
         return opened, records
 
-    def receive(self, opened: Open, records: list[Record], end: int, to: Decided) -> None:
-        """Read requests that arrived before the changes ended at `end`; answer those that need not wait for it."""
+    def receive(
+        self,
+        opened: Open,
+        records: list[Record],
+        end: int | None,
+        to: Decided,
+        confirmation: Confirmation | None = None,
+    ) -> list[int]:
+        """Read requests that arrived before the changes ended at `end`; answer those that need not wait for it.
+
+        Returns the numbers of those that wait while it is not known where the changes end (None).
+        """
         applied = self.partition.applied
         asked = self._clerk.read(records, to.aside)
-        ready = [one for one in asked if one[2] <= applied] if end <= applied else []
+        ready = [one for one in asked if one[2] <= applied] if end is not None and end <= applied else []
         opened.left += len(asked)
+        unknown: list[int] = []
         if len(ready) < len(asked):
-            self._park([one for one in asked if max(end, one[2]) > applied], end, opened)
+            waiting = asked if not ready else [one for one in asked if one[2] > applied]
+            unknown = self._park(waiting, end, opened, confirmation)
         if ready:
-            to.parts.append((opened, len(ready)))
-            self._answer(ready, to)
+            parts = [(opened, len(ready))]
+            self._answer(Parked(ready, 0, end or 0, 0.0, 0.0, parts, confirmation), to)
+        return unknown
 
-    def _park(self, asked: list[Asked], end: int, opened: Open) -> None:
-        """Let them wait, those together that wait for the same."""
+    def _park(
+        self, asked: list[Asked], end: int | None, opened: Open, confirmation: Confirmation | None
+    ) -> list[int]:
+        """Let them wait, those together that wait for the same; the numbers of those that wait for an unknown end."""
         now = time.monotonic()
         alike: dict[tuple[int, float], list[Asked]] = {}
         for one in asked:
-            alike.setdefault((max(end, one[2]), self._clerk.patience(one[1])), []).append(one)
-        for (needs, patience), some in alike.items():
-            self.parked.add(Parked(some, needs, now, now + patience, opened))
+            alike.setdefault((max(end or 0, one[2]), self._clerk.patience(one[1])), []).append(one)
+        unknown = []
+        for (least, patience), some in alike.items():
+            parked = Parked(some, least, least, now, now + patience, [(opened, len(some))], confirmation)
+            if end is None and least < UNKNOWN:
+                parked.needs = UNKNOWN
+                parked.deadline = now + max(patience, LEAST_PATIENCE_S)
+                unknown.append(self.parked.add(parked))
+            else:
+                self.parked.add(parked)
         self._count += len(asked)
+        return unknown
+
+    def park_again(self, pieces: list[Parked]) -> list[int]:
+        """Let what was decided wait once more, for an end that is not known; their numbers."""
+        now = time.monotonic()
+        numbers = []
+        for piece in pieces:
+            patience = self._clerk.patience(piece.asked[0][1])
+            piece.since, piece.deadline, piece.confirmation = now, now + max(patience, LEAST_PATIENCE_S), None
+            piece.needs = max(UNKNOWN, piece.least)
+            self._count += len(piece.asked)
+            numbers.append(self.parked.add(piece))
+        return numbers
+
+    def ends_at(self, numbers: Iterable[int], end: int) -> None:
+        """It is known now where the changes end for those that wait under these numbers."""
+        for number in numbers:
+            parked = self.parked.get(number)
+            if parked is not None:
+                patience = self._clerk.patience(parked.asked[0][1])
+                self.parked.move(number, max(end, parked.least), parked.since + patience)
 
     def look_again(self, to: Decided) -> bool:
         """Answer some of those whose wait is over; whether there may be more of them."""
@@ -189,16 +278,20 @@ class Desk:
             return False
         self._count -= count
         metrics.FENCE_WAIT.observe(now - min(p.since for p in over))
-        to.parts += ((p.batch, len(p.asked)) for p in over)
-        self._answer([one for p in over if p.needs <= applied for one in p.asked], to)
-        self._answer([one for p in over if p.needs > applied for one in p.asked], to, behind=True)
+        for parked in over:
+            self._answer(parked, to, behind=parked.needs > applied)
         return count >= CHUNK
 
-    def _answer(self, asked: list[Asked], to: Decided, *, behind: bool = False) -> None:
-        for first in range(0, len(asked), CHUNK):
-            some = asked[first : first + CHUNK]
+    def _answer(self, parked: Parked, to: Decided, *, behind: bool = False) -> None:
+        number = self.partition.number
+        to.parts += parked.parts
+        to.pieces.setdefault(number, []).append(parked)
+        if parked.confirmation is not None and not behind:
+            to.confirmations.setdefault(number, []).append(parked.confirmation)
+        for first in range(0, len(parked.asked), CHUNK):
+            some = parked.asked[first : first + CHUNK]
             answers = self._clerk.decide(self.partition, some, self.progress, to.out, to.aside, behind=behind)
-            to.answered.setdefault(self.partition.number, []).extend(answers)
+            to.answered.setdefault(number, []).extend(answers)
             to.records += len(some)
 
     def settle(self) -> None:
@@ -208,15 +301,16 @@ class Desk:
         self.progress.floor = self._batches[0].first if self._batches else self.progress.high
 
 
-EndsSince = Callable[[Mapping[int, float]], Awaitable[Mapping[int, int]]]
+#: Asks once where the changes of some partitions end; what it is given is told of each that is found.
+FindEnds = Callable[[Iterable[int], Callable[[int, int], None]], Awaitable[None]]
 Tell = Callable[[int, list[Answered]], None]
 
 
 class RequestsLane(WritingLane[Decided]):
     """Answers the requests of all partitions.
 
-    Requests that arrive together share one look at the ends of their `consent.changes` partitions, as they are after
-    the requests have arrived. Each is answered once the state is that far (and at its `min_position`), or as
+    Requests that arrive together share one question for the ends of their `consent.changes` partitions, as they are
+    after the requests have arrived. Each is answered once the state is that far (and at its `min_position`), or as
     `state_behind` when its time is up; one that has to wait holds up none behind it. Decisions and their audit travel
     together; what a crash tears apart is put together when the partition is opened again (see `resume`).
     """
@@ -224,12 +318,21 @@ class RequestsLane(WritingLane[Decided]):
     most_at_once = MOST_WRITTEN_AT_ONCE
 
     def __init__(
-        self, desks: Mapping[int, Desk], writer: Writer, *, ends_since: EndsSince, tell: Tell, **lane: Any
+        self,
+        desks: Mapping[int, Desk],
+        writer: Writer,
+        *,
+        find_ends: FindEnds,
+        changes: str,
+        tell: Tell,
+        **lane: Any,
     ) -> None:
         super().__init__("requests", Decided, **lane)
         self.desks = desks
         self._writer = writer
-        self._ends_since = ends_since
+        self._find_ends = find_ends
+        #: The full name of `consent.changes`.
+        self._changes = changes
         self._tell = tell
         #: Whose turn it is when not all can be looked at.
         self._in_turn = deque(desks.values())
@@ -238,40 +341,101 @@ class RequestsLane(WritingLane[Decided]):
         self._alarm_at = math.inf
         self._looking: asyncio.Handle | None = None
         self._turn = asyncio.Lock()
+        self._asking: set[asyncio.Task[None]] = set()
+        #: By partition, questions that have not found its end at once.
+        self._unsettled: dict[int, list[Question]] = {}
+        self._asking_again: asyncio.Task[None] | None = None
         for desk in desks.values():
             desk.partition.on_advance = self._look_soon
 
     def work_at_once(self) -> None:
-        if self.next.is_full() or any(batch.end is None for batch in self._waiting):
+        if self.next.is_full():
             return
         taken = self._take_in()
         if not taken:
             return
-        metrics.FENCE_WAIT.observe(0)
+        unknown: dict[int, list[int]] = {}
         for desk, opened, records in taken:
-            desk.receive(opened, records, opened.batch.end or 0, self.next)
+            numbers = desk.receive(opened, records, opened.batch.end, self.next, opened.batch.confirmation)
+            if numbers:
+                unknown.setdefault(desk.partition.number, []).extend(numbers)
             self._received(opened)
+        if unknown:
+            self._ask(Question(unknown))
+        else:
+            metrics.FENCE_WAIT.observe(0)
         self._set_alarm()
         self.start_writing()
 
     async def work(self) -> None:
         while not self.closing and (taken := self._take_in()):
-            # The newest of a partition's batches is its last.
-            untold = {desk.partition.number: opened.batch.at for desk, opened, _ in taken if opened.batch.end is None}
-            asked_at = time.monotonic()
-            ends = await self._ends_since(untold) if untold else {}
-            metrics.FENCE_WAIT.observe(time.monotonic() - asked_at)
+            question = Question({d.partition.number: [] for d, opened, _ in taken if opened.batch.end is None})
+            if question.waiting:
+                self._ask(question)
             for desk, opened, records in taken:
-                end = ends[desk.partition.number] if opened.batch.end is None else opened.batch.end
+                number = desk.partition.number
                 for first in range(0, len(records), CHUNK):
                     if not await self.has_room():
                         return
-                    desk.receive(opened, records[first : first + CHUNK], end, self.next)
+                    end = question.ends.get(number) if opened.batch.end is None else opened.batch.end
+                    some = records[first : first + CHUNK]
+                    waiting = desk.receive(opened, some, end, self.next, opened.batch.confirmation)
+                    if waiting:
+                        question.waiting[number] += waiting
                     # The other lane and the consumer get their turn.
                     await asyncio.sleep(0)
                 self._received(opened)
             self._set_alarm()
             self.start_writing()
+
+    def _ask(self, question: Question) -> None:
+        """Ask where changes end, without waiting for the answer."""
+        task = asyncio.create_task(self._ask_once(question), name="ends of changes")
+        self._asking.add(task)
+        task.add_done_callback(self._asked)
+
+    def _asked(self, task: asyncio.Task[None]) -> None:
+        self._asking.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._fail(error)
+
+    def _found(self, question: Question, number: int, end: int) -> None:
+        question.ends[number] = end
+        self.desks[number].ends_at(question.waiting[number], end)
+
+    async def _ask_once(self, question: Question) -> None:
+        def found(number: int, end: int) -> None:
+            self._found(question, number, end)
+            metrics.count(metrics.of(metrics.FENCES, "asked"))
+            self._look_soon()
+
+        await self._find_ends(list(question.waiting), found)
+        for number in question.waiting.keys() - question.ends.keys():
+            self._unsettled.setdefault(number, []).append(question)
+        if self._unsettled and self._asking_again is None:
+            self._asking_again = asyncio.create_task(self._ask_again(), name="ends of changes, again")
+            self._asking_again.add_done_callback(self._asked)
+        self._set_alarm()
+
+    async def _ask_again(self) -> None:
+        """Ask for those whose end is not known yet, as long as any of them waits."""
+        while self._unsettled and not self.closing:
+            await asyncio.sleep(ASK_AGAIN_S)
+            asked, self._unsettled = self._unsettled, {}
+            ends: dict[int, int] = {}
+            await self._find_ends(list(asked), ends.__setitem__)
+            for number, questions in asked.items():
+                if number in ends:
+                    metrics.count(metrics.of(metrics.FENCES, "asked"))
+                    for question in questions:
+                        self._found(question, number, ends[number])
+                else:
+                    parked = self.desks[number].parked
+                    left = [one for one in questions if any(map(parked.get, one.waiting[number]))]
+                    if left:
+                        self._unsettled.setdefault(number, []).extend(left)
+            self._look_soon()
+        self._asking_again = None
 
     def _received(self, opened: Open) -> None:
         self.next.parts.append((opened, 1))
@@ -340,7 +504,25 @@ class RequestsLane(WritingLane[Decided]):
         """Answer no more, and write what is decided."""
         if self._alarm is not None:
             self._alarm.cancel()
+        for task in (*self._asking, *([self._asking_again] if self._asking_again else [])):
+            task.cancel()
         await super().close()
+
+    async def _unconfirmed(self, group: Decided) -> list[int]:
+        """Partitions of a group that were decided by what a leader told which may have been replaced by then."""
+        found = []
+        for number, confirmations in group.confirmations.items():
+            place = (self._changes, number)
+            if not all([await one.confirmed(place) for one in confirmations]):
+                found.append(number)
+        return found
+
+    def _decide_again(self, group: Decided, number: int) -> None:
+        """Take a partition's decisions out of a group; its requests wait for the end that the newest leader tells."""
+        pieces = group.take_out(number)
+        if pieces and not self.closing:
+            metrics.count(metrics.of(metrics.FENCES, "not confirmed"))
+            self._ask(Question({number: self.desks[number].park_again(pieces)}))
 
     async def write(self, group: Decided) -> bool:
         """Dead letters and records that go home, then audit and decisions; then the requests are done."""
@@ -349,6 +531,9 @@ class RequestsLane(WritingLane[Decided]):
         at = time.monotonic()
         # Groups stand in the log in the order in which they were decided.
         async with self._turn:
+            if group.confirmations:
+                for number in await self._unconfirmed(group):
+                    self._decide_again(group, number)
             if group.aside.batches:
                 if not await self.may_write():
                     return False

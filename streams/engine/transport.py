@@ -9,6 +9,7 @@ faust-streaming 0.15.3 and aiokafka 0.14.0 are held still by tests/engine/test_p
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from contextlib import suppress
 from functools import partial
@@ -17,19 +18,28 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from faust.assignor.partition_assignor import PartitionAssignor
+from faust.tables import manager
+from faust.tables.recovery import Recovery
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP, ConsumerMessage
 from mode.utils.futures import maybe_async
 
 from streams import topics
 from streams.engine.records import Batch
+from streams.kafka.cluster import by_topic
 from streams.kafka.connection import stop_consumer
 from streams.kafka.errors import IllegalStateError, KafkaError
-from streams.kafka.fetcher import Fetches, OnEnds
+from streams.kafka.fetcher import Fetches
+from streams.kafka.group_client import CoordinatorWatch, adapt, join_again
+from streams.kafka.ownership import FencedError
+from streams.kafka.read_barrier import Confirmation
 from streams.kafka.records import OffsetAndMetadata, TopicPartition
+from streams.logs import Ongoing
 
 if TYPE_CHECKING:
     from streams.engine.core import Engine
+
+log = logging.getLogger(__name__)
 
 #: One fetch request asks the broker to wait this long for data; new data answers it at once. A partition that has just
 #: been released by its lane waits for the end of the request under way, so this is short.
@@ -51,7 +61,7 @@ class Fetched(dict[TP, list[Any]]):
         self.before: dict[TP, int] = {}
         self.after: dict[TP, int] = {}
         #: Where the changes of a partition of requests end, where the same fetch tells; see `Batch.end`.
-        self.ends: dict[TP, int | None] = {}
+        self.ends: dict[TP, tuple[int | None, Confirmation | None]] = {}
 
 
 class ConsumerThread(driver.AIOKafkaConsumerThread):
@@ -64,8 +74,7 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
 
     #: Until when (monotonic seconds) the group surely counts us as a member.
     lease_until = 0.0
-    #: See `Fetches`.
-    on_ends: OnEnds
+    engine: Engine
     #: The topics `consent.changes` and `eligibility.requests`, with their prefix.
     changes: str
     requests: str
@@ -77,6 +86,7 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
     #: The partitions that Faust wants at present, and whether changelogs are among them.
     _active: frozenset[TP] = frozenset()
     _restores = False
+    _coordinator_watch: CoordinatorWatch
     #: When (monotonic seconds) the positions of all of them were looked at.
     _all_looked_at = -inf
     _serving: asyncio.Task[None]
@@ -102,6 +112,7 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
     async def on_start(self) -> None:
         await super().on_start()
         self.held = set()
+        self._not_committed = Ongoing(log, "offsets are not committed yet")
         coordinator = self._ensure_consumer()._coordinator
         session_s = self.app.conf.broker_session_timeout
         beat = coordinator._do_heartbeat
@@ -114,10 +125,21 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
             return alive
 
         coordinator._do_heartbeat = beat_and_note
-        self._fetches = Fetches(self._ensure_consumer(), self.changes, self.requests, self.on_ends)
+        self._fetches = Fetches(
+            self._ensure_consumer(),
+            self.engine.cluster,
+            self.engine.barrier,
+            self.changes,
+            self.requests,
+            in_order=self.engine.config.fence == "fetch",
+        )
+
+        self._coordinator_watch = CoordinatorWatch(self._ensure_consumer(), self.engine.groups)
+        self._coordinator_watch.start()
 
     async def on_thread_stop(self) -> None:
-        self._fetches.cancel()
+        await self._coordinator_watch.stop()
+        await self._fetches.close()
         await stop_consumer(self._consumer, super().on_thread_stop())
 
     def _create_worker_consumer(self, transport: Any) -> Any:
@@ -125,6 +147,7 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
         # Producers may be transactional: what they abort never happened.
         consumer._isolation_level = "read_committed"
         consumer._fetch_max_wait_ms = FETCH_MAX_WAIT_MS
+        adapt(consumer, self.engine.groups)
         return consumer
 
     async def _fetch_records(
@@ -155,7 +178,8 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
                 for tp, brought in self._fetches.take(wanted).items():
                     if brought.records:
                         fetched[tp] = brought.records
-                    fetched.before[tp], fetched.after[tp], fetched.ends[tp] = brought[1:]
+                    fetched.before[tp], fetched.after[tp] = brought.before, brought.after
+                    fetched.ends[tp] = brought.end, brought.confirmation
                 # Before the next fetch is sent: that waits for these to be taken.
                 fetched.at = monotonic()
                 left = deadline - fetched.at
@@ -194,12 +218,35 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
         return {tp: state.position for tp, state in states.items() if state.has_valid_position}
 
     async def committed(self, tps: Iterable[TP]) -> dict[TP, int]:
-        """The group's committed offset of each partition; 0 where there is none."""
-        return await self.call_thread(self._committed, list(tps))  # type: ignore[no-any-return]
+        """The group's committed offset of each partition; 0 where there is none. Waits for brokers that are away."""
+        found: dict[TP, int] = {}
+        for topic, numbers in by_topic(tps).items():
+            offsets = await self.engine.reader.committed(self.app.conf.id, topic, numbers)
+            found.update((TP(topic, number), offset) for number, offset in offsets.items())
+        return found
 
-    async def _committed(self, tps: list[TP]) -> dict[TP, int]:
-        consumer = self._ensure_consumer()
-        return {tp: await consumer.committed(tp) or 0 for tp in tps}
+    async def highwaters(self, *partitions: TP) -> dict[TP, int]:
+        """Where partitions end, asked through the read barrier. Waits for brokers that are away."""
+        found: dict[TP, int] = {}
+        for topic, numbers in by_topic(partitions).items():
+            ends = await self.engine.reader.ends(topic, numbers)
+            found.update((TP(topic, number), end) for number, end in ends.items())
+        return found
+
+    async def earliest_offsets(self, *partitions: TP) -> dict[TP, int]:
+        """Where partitions begin. Waits for brokers that are away."""
+        begin = self.engine.reader.beginning
+        return dict(zip(partitions, await asyncio.gather(*(begin(*tp) for tp in partitions)), strict=True))
+
+    def join_again(self) -> None:
+        """Let the group assign its partitions anew."""
+        join_again(self._ensure_consumer())
+
+    def verify_event_path(self, now: float, tp: TP) -> None:
+        """Nothing: Faust would look at aiokafka's fetches, of which there are none, and log each partition as stuck."""
+
+    def verify_recovery_event_path(self, now: float, tp: TP) -> None:
+        """Nothing, for the same reason."""
 
     async def _commit(self, offsets: Mapping[TP, int]) -> bool:
         """Commit; a broker that is away or a rebalance under way is no reason to end: the next commit says it all."""
@@ -215,8 +262,9 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
         try:
             await consumer.commit(mine)
         except (KafkaError, TimeoutError) as exc:
-            self.log.warning("offsets not committed yet: %r", exc)
+            self._not_committed.happens(exc)
             return False
+        self._not_committed.over()
         now = monotonic()
         self.tp_last_committed_at.update(dict.fromkeys(mine, now))
         return True
@@ -240,7 +288,7 @@ class Consumer(driver.Consumer):
     def _new_consumer_thread(self) -> ConsumerThread:
         thread = ConsumerThread(self, loop=self.loop, thread_loop=self.loop, beacon=self.beacon)
         config = self.app.engine.config
-        thread.on_ends = self.app.engine.fetched_ends.tell
+        thread.engine = self.app.engine
         thread.changes = config.topic(topics.CHANGES.name)
         thread.requests = config.topic(topics.REQUESTS.name)
         thread.changelogs = frozenset(config.topic(spec.name) for spec in topics.CHANGELOGS.values())
@@ -364,7 +412,8 @@ class Consumer(driver.Consumer):
         """Records for the engine; once they are done the next commit counts them."""
         after = fetched.after[tp]
         done = partial(self._acked[tp].append, after - 1)
-        return Batch(tp.partition, records, fetched.before[tp], after, fetched.at, done, fetched.ends.get(tp))
+        end, confirmation = fetched.ends.get(tp, (None, None))
+        return Batch(tp.partition, records, fetched.before[tp], after, fetched.at, done, end, confirmation)
 
     def _message(self, tp: TP, offset: int, value: Any) -> ConsumerMessage:
         return ConsumerMessage(
@@ -391,6 +440,10 @@ class Consumer(driver.Consumer):
             for waiter in fetcher._fetch_waiters:
                 fetcher._notify(waiter)
 
+    def join_again(self) -> None:
+        """Let the group assign its partitions anew. Does not wait."""
+        self._thread.join_again()
+
     @property
     def holds_lease(self) -> bool:
         """Whether the group surely still counts this worker as a member, so that its partitions are its own."""
@@ -413,7 +466,12 @@ class Consumer(driver.Consumer):
         committed = await self._thread.committed(sources)
         # The assignment that brought us here is as good a sign of life as a heartbeat.
         self._thread.lease_until = monotonic() + self.app.conf.broker_session_timeout
-        starts = await self.engine.open(committed)
+        try:
+            starts = await self.engine.open(committed)
+        except FencedError as error:
+            self.engine.fail(error)
+            # The group assigns the partitions anew, which ends this wait.
+            await asyncio.get_running_loop().create_future()
         await self.seek_wait(starts)
         for tp, offset in starts.items():
             self._read_offset[tp] = offset or None
@@ -462,6 +520,26 @@ class Transport(driver.Transport):
     """Faust's transport with our consumer."""
 
     Consumer = Consumer
+
+
+class _Recovery(Recovery):
+    """Faust's recovery without its limits of time: a broker that is away is waited for."""
+
+    async def _wait(self, coro: Any, timeout: Any = None) -> None:  # noqa: ARG002, ASYNC109 - Faust's signature
+        await super()._wait(coro)
+
+
+class TableManager(manager.TableManager):
+    """Faust's table manager with our recovery."""
+
+    _recovery: Recovery | None
+
+    @property
+    def recovery(self) -> Recovery:
+        """The service that restores tables."""
+        if self._recovery is None:
+            self._recovery = _Recovery(self.app, self, beacon=self.beacon, loop=self.loop)
+        return self._recovery
 
 
 class Assignor(PartitionAssignor):

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Callable
-from typing import Any
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any, TypeVar
 
 import httpx
 import orjson
@@ -37,7 +37,14 @@ PASSED = {b"authorization", b"content-type", b"accept-language", b"idempotency-k
 #: So many questions for the end of a partition share one to the broker.
 MOST_AT_ONCE = 1_000
 
+#: A leader and its replicas tell where a log ends in milliseconds; who takes longer is asked again, by itself.
+ENDS_WITHIN_S = 0.1
+ASK_AGAIN_S = 0.05
+#: Reading back may take this long, however short the wait for the state is.
+LEAST_WAIT_S = 1.0
+
 OwnerOf = Callable[[int], str | None]
+T = TypeVar("T")
 
 
 class BehindError(Exception):
@@ -80,13 +87,25 @@ class Owners:
 
     async def catch_up(self, partition: Partition) -> bool:
         """Wait for the log's end, for whoever has just published wants to see it; False if that takes too long."""
-        end = await self._end_of(partition.number)
-        done, _ = await asyncio.wait([partition.reached(end)], timeout=self._config.max_wait_ms / 1000)
+        deadline = time.monotonic() + self._config.max_wait_ms / 1000
+        while (end := await self._end_of(partition.number)) is None:
+            if time.monotonic() > deadline:
+                return False
+            await asyncio.sleep(ASK_AGAIN_S)
+        left = max(0.0, deadline - time.monotonic())
+        done, _ = await asyncio.wait([partition.reached(end)], timeout=left)
         return bool(done)
 
-    async def _ends_of(self, numbers: list[int]) -> list[int]:
-        ends = await self._engine.ends_of_changes(set(numbers))
-        return [ends[number] for number in numbers]
+    async def _ends_of(self, numbers: list[int]) -> list[int | None]:
+        """The end of each partition; None where it is not known soon, so that none waits for another's leader."""
+        found: dict[int, int] = {}
+        asking = asyncio.create_task(self._engine.find_ends(set(numbers), found.__setitem__))
+        done, _ = await asyncio.wait([asking], timeout=ENDS_WITHIN_S)
+        if done:
+            asking.result()
+        else:
+            asking.cancel()
+        return [found.get(number) for number in numbers]
 
     async def caught_up(self, key: bytes) -> Partition | int:
         """The partition of a key at the log's end; its number, if another worker has it. Raises BehindError."""
@@ -150,19 +169,31 @@ class Owners:
     ) -> AsyncIterator[list[tuple[int, dict[str, Any]]]]:
         """Offsets and events of a customer among the newest `step` records of `consent.changes`, then the next older.
 
-        Ends after `most` records.
+        Ends after `most` records. Raises BehindError.
         """
-        topic = self._config.topic(topics.CHANGES.name)
-        reader = self._engine.reader
-        end, first = await reader.end(topic, number), await reader.beginning(topic, number)
+        reader, topic = self._engine.reader, self._config.topic(topics.CHANGES.name)
+        end = await self._in_time(reader.end(topic, number))
+        first = await self._in_time(reader.beginning(topic, number))
         oldest = max(first, end - most)
         while end > oldest:
             start = max(oldest, end - step)
-            found: list[tuple[int, dict[str, Any]]] = []
-            async for records in reader.scan(topic, number, start, end, committed=True):
-                found += ((r.offset, orjson.loads(r.value)) for r in records if r.key == key and r.value is not None)
-            yield found
+            yield await self._in_time(self._events(number, key, start, end))
             end = start
+
+    async def _events(self, number: int, key: bytes, start: int, end: int) -> list[tuple[int, dict[str, Any]]]:
+        found: list[tuple[int, dict[str, Any]]] = []
+        topic = self._config.topic(topics.CHANGES.name)
+        async for records in self._engine.reader.scan(topic, number, start, end, committed=True):
+            found += ((r.offset, orjson.loads(r.value)) for r in records if r.key == key and r.value is not None)
+        return found
+
+    async def _in_time(self, answer: Awaitable[T]) -> T:
+        """An answer of brokers that may be away. Raises BehindError if it takes too long."""
+        try:
+            async with asyncio.timeout(max(self._config.max_wait_ms / 1000, LEAST_WAIT_S)):
+                return await answer
+        except TimeoutError:
+            raise BehindError from None
 
 
 def as_json(document: object, status: int = 200) -> Response:

@@ -19,7 +19,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from schemas.eligibility import REQUEST
 from streams import __version__
 from streams.agents.reading import UnreadableError, check_nesting, checked_size, parse, validate
-from streams.config import Config
+from streams.config import NOT_PROMISED, Config
 from streams.domain.keys import customer_key
 from streams.engine.core import Engine
 from streams.engine.outputs import RefusedError
@@ -100,7 +100,8 @@ class Service:
         @app.get("/readyz", summary="200 once every partition of this worker is restored and none is stuck")
         async def readyz() -> PlainTextResponse:
             reason = unready()
-            return PlainTextResponse(f"{reason or 'ready'}\n", status_code=503 if reason else 200)
+            unpromised = "" if self._config.read_barrier == "quorum" else f"; {NOT_PROMISED}"
+            return PlainTextResponse(f"{reason or 'ready'}{unpromised}\n", status_code=503 if reason else 200)
 
         @app.get("/metrics", summary="Prometheus metrics")
         async def metrics(request: Request) -> Response:

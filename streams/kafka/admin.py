@@ -272,6 +272,13 @@ async def deletions_kept_s(config: Config, cluster: Cluster) -> dict[str, float]
     return {table: _number(configs[state.name], "delete.retention.ms") / 1000 for table, state in states.items()}
 
 
+async def min_in_sync(config: Config) -> dict[str, int]:
+    """`min.insync.replicas` of our topics that are there, by full name; nothing where it may not be read."""
+    states = (await describe(config)).topics.values()
+    found = await readable_configs_of(config, states)
+    return {name: max(1, _number(told, "min.insync.replicas")) for name, told in found.items() if told is not None}
+
+
 async def delete_records(config: Config, topic: str, ends: Mapping[int, int]) -> None:
     """Delete the records of the topic of this full name below these offsets, by partition; returns once it is done."""
     there = {TopicPartition(topic, number): RecordsToDelete(end) for number, end in ends.items() if end}

@@ -10,13 +10,11 @@ from functools import wraps
 from typing import Any
 
 from aiokafka import AIOKafkaConsumer
-from aiokafka.client import AIOKafkaClient, ConnectionGroup
 from aiokafka.conn import AIOKafkaConnection, CloseReason, collect_hosts, create_conn
 from aiokafka.errors import (
     IllegalSaslStateError,
     KafkaConnectionError,
     KafkaError,
-    RequestTimedOutError,
     SaslAuthenticationFailed,
     UnsupportedSaslMechanismError,
 )
@@ -25,8 +23,6 @@ from aiokafka.protocol.metadata import MetadataRequest
 from streams.certificates import check_readable, load_pair
 from streams.config import SASL_MECHANISMS, Config, ConfigError
 
-#: The leader of a partition that is not known, and of one that has none.
-NO_LEADER = (None, -1)
 REFUSAL_S = 2.0  # a broker that lets us in or does not says so in milliseconds
 
 
@@ -79,30 +75,10 @@ def _broken_if_closed(write: Callable[..., Any]) -> Callable[..., Any]:
     return write_or_break
 
 
-for _name in ("send", "_send_sasl_token"):
-    setattr(AIOKafkaConnection, _name, _broken_if_closed(getattr(AIOKafkaConnection, _name)))
-
-
-def send_now(client: AIOKafkaClient, node_id: int, request: Any) -> Awaitable[Any]:
-    """`client.send`, with the request on its way when this returns, if there is a connection to the node.
-
-    What it returns is to be awaited, or closed. Raises nothing before that.
-    """
-    conn = client._conns.get((node_id, ConnectionGroup.DEFAULT))
-    if conn is not None and conn.connected():
-        with suppress(KafkaError):
-            return _answer(conn, conn.send(request))
-    answer: Awaitable[Any] = client.send(node_id, request)
-    return answer
-
-
-async def _answer(conn: AIOKafkaConnection, answer: Awaitable[Any]) -> Any:
-    try:
-        return await answer
-    except TimeoutError as error:
-        # As aiokafka does: the next request gets a connection of its own.
-        conn.close(reason=CloseReason.CONNECTION_TIMEOUT)
-        raise RequestTimedOutError from error
+def survive_resets() -> None:
+    """Let aiokafka's connections take a reset as one on uvloop, for the process that runs on it. Call it once."""
+    for name in ("send", "_send_sasl_token"):
+        setattr(AIOKafkaConnection, name, _broken_if_closed(getattr(AIOKafkaConnection, name)))
 
 
 async def stop_consumer(consumer: AIOKafkaConsumer, stopping: Awaitable[None] | None = None) -> None:
@@ -135,6 +111,22 @@ async def refusal(config: Config) -> str | None:
                     if reason := _reason(config, error):
                         return f"Kafka at {host}:{port} {reason}"
     return None
+
+
+async def anybody_answers(config: Config) -> bool:
+    """Whether any of the configured addresses answers Kafka's protocol, and lets us in; waits REFUSAL_S at most."""
+
+    async def answers(host: str, port: int) -> bool:
+        try:
+            async with asyncio.timeout(REFUSAL_S):
+                conn = await create_conn(host, port, **_login(config))
+        except (OSError, TimeoutError, KafkaError):
+            return False
+        conn.close()
+        return True
+
+    hosts = collect_hosts(config.bootstrap_servers, randomize=False)
+    return any(await asyncio.gather(*(answers(host, port) for host, port, _ in hosts)))
 
 
 async def _look_in(connection: AIOKafkaConnection) -> None:

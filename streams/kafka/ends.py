@@ -1,4 +1,4 @@
-"""Where logs end, asked by a command: of whichever brokers answer, and again while one is away."""
+"""Where logs end, asked by a command: through the read barrier, and again while a broker is away."""
 
 from __future__ import annotations
 
@@ -6,10 +6,9 @@ import asyncio
 from collections.abc import Mapping
 
 from streams.config import Config
-from streams.kafka.client import stopped
 from streams.kafka.faults import plain_faults
-from streams.kafka.log_reader import LogReader
-from streams.kafka.reaching import answering, persistently
+from streams.kafka.log_reader import log_reader
+from streams.kafka.reaching import persistently
 
 #: One attempt ends by then: the next one has the cluster's present leaders.
 ATTEMPT_S = 10.0
@@ -22,13 +21,8 @@ async def ends_of(config: Config, topic: str, partitions: int) -> Mapping[int, i
     """
 
     async def once() -> Mapping[int, int]:
-        reader = LogReader(await answering(config))
-        try:
-            async with asyncio.timeout(ATTEMPT_S):
-                await reader.start()
-                return await reader.ends(topic, range(partitions))
-        finally:
-            await stopped(reader.stop())
+        async with asyncio.timeout(ATTEMPT_S), log_reader(config) as reader:
+            return await reader.ends(topic, range(partitions))
 
     with plain_faults(config):
         return await persistently(once)

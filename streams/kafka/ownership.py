@@ -10,26 +10,34 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from aiokafka.client import AIOKafkaClient, ConnectionGroup, CoordinationType
 from aiokafka.errors import (
     ConcurrentTransactions,
     CoordinatorLoadInProgressError,
     CoordinatorNotAvailableError,
     InvalidProducerEpoch,
+    InvalidTxnState,
     KafkaError,
     NotCoordinatorError,
+    NotEnoughReplicasAfterAppendError,
+    NotEnoughReplicasError,
     ProducerFenced,
+    RequestTimedOutError,
+    TransactionalIdAuthorizationFailed,
+    UnknownTopicOrPartitionError,
     for_code,
 )
 from aiokafka.protocol.transaction import AddPartitionsToTxnRequest, EndTxnRequest, InitProducerIdRequest
 
-from streams.config import Config
-from streams.kafka.connection import connection
-from streams.kafka.record_batch import Owner
+from streams.kafka.cluster import Cluster
+from streams.kafka.coordinators import Coordinators
+from streams.kafka.producer import Numbers, Producer, Sent
+from streams.kafka.record_batch import Owner, RecordBatch
 from streams.kafka.records import Place
+from streams.logs import Ongoing
 
 log = logging.getLogger(__name__)
 
@@ -41,7 +49,14 @@ BUSY_S = 0.005
 RETRY_S = 0.2
 
 _BUSY = (ConcurrentTransactions, CoordinatorLoadInProgressError)
-_ELSEWHERE = (NotCoordinatorError, CoordinatorNotAvailableError)
+#: What passes by itself, or when the coordinator is found anew. A partition's leader may be unknown for a moment, and
+#: what is to be replicated may find too few replicas.
+_PASSING = (
+    *_BUSY, NotCoordinatorError, CoordinatorNotAvailableError, UnknownTopicOrPartitionError, RequestTimedOutError,
+    NotEnoughReplicasError, NotEnoughReplicasAfterAppendError,
+)  # fmt: skip
+#: What `check` tries to write: no customer's and no org's key begins with a zero byte.
+CHECK_KEY = b"\0ownership"
 _FENCED = (InvalidProducerEpoch, ProducerFenced)
 
 
@@ -49,30 +64,73 @@ class FencedError(Exception):
     """Another worker owns the partition now; what this one wanted to write was refused."""
 
 
+class OwnershipError(Exception):
+    """The broker takes what an earlier owner of a partition writes; the message is one clear line."""
+
+    def __init__(self, topic: str) -> None:
+        super().__init__(
+            f"{topic}: this Kafka takes records of a producer whose epoch is over; two workers could write one "
+            "partition's decisions. Apache Kafka 2.8 or newer is needed"
+        )
+
+
 class Fences:
     """Asks the broker for ownership, by transactional ids that nobody else uses."""
 
-    def __init__(self, config: Config) -> None:
-        self._client = AIOKafkaClient(**connection(config), client_id=f"{config.group}-fences")
+    def __init__(self, cluster: Cluster) -> None:
+        self._cluster = cluster
+        self._coordinators = Coordinators(cluster, "ownership")
+        self._away = Ongoing(log, "partitions cannot be taken over yet")
         self._places: dict[str, tuple[Owner, list[Place]]] = {}
 
-    async def start(self) -> None:
-        await self._client.bootstrap()
-
     async def stop(self) -> None:
-        await self._client.close()
+        """Close the connections."""
+        await self._coordinators.stop()
 
     async def take(self, transactional_id: str, places: list[Place]) -> Owner:
         """Become the owner of these partitions of topics: when this returns, no earlier owner can write there.
 
-        Waits for a broker that is away.
+        Waits for brokers that are away. Raises FencedError if another worker takes it at the same time, and KafkaError
+        for what asking again does not mend.
         """
-        first = await self._begin(transactional_id)
-        await self._mark(transactional_id, first, places)
-        # Begun anew only when all markers are written: that is what this waits for.
-        owner = await self._begin(transactional_id)
-        self._places[transactional_id] = (owner, places)
-        return owner
+        while True:
+            began = time.monotonic()
+            try:
+                first = await self._begin(transactional_id)
+                await self._mark(transactional_id, first, places)
+                # Begun anew only when all markers are written: that is what this waits for.
+                owner = await self._begin(transactional_id)
+            except FencedError:
+                # A transaction that took too long is ended by its coordinator, under a higher epoch of its own: a
+                # broker that was away has held us up, nobody has overtaken us.
+                if time.monotonic() - began < TRANSACTION_MS / 1000:
+                    raise
+                log.warning("%s: its transaction timed out, it is begun anew", transactional_id)
+            except InvalidTxnState:
+                log.warning("%s: its coordinator has lost its transaction, it is begun anew", transactional_id)
+            else:
+                self._places[transactional_id] = (owner, places)
+                return owner
+
+    async def check(self, transactional_id: str, place: Place) -> None:
+        """Make sure that a write under an older epoch is refused. Raises OwnershipError if it is not.
+
+        What is written for it is a tombstone of a key that nobody uses.
+        """
+        first = await self.take(transactional_id, [place])
+        # The marker must have a later epoch than a write that is possible: that of the first owner may be 0.
+        await self.take(transactional_id, [place])
+        producer = Producer(self._cluster, "ownership-check")
+        try:
+            batch = RecordBatch(1_000)
+            batch.add(CHECK_KEY, None)
+            sent = Sent(*place, batch, Numbers(first))
+            await producer.hand_over([sent]).done
+        finally:
+            await producer.stop()
+            self._places.pop(transactional_id, None)
+        if not isinstance(sent.error, _FENCED):
+            raise OwnershipError(place[0])
 
     async def renew(self) -> None:
         """Keep the broker from forgetting the ids, which it does after a week. Raises FencedError."""
@@ -113,22 +171,24 @@ class Fences:
         """The coordinator's answer. Raises FencedError or another KafkaError that asking again does not mend."""
         while True:
             try:
-                answer = await self._send(transactional_id, request())
+                answer = await self._coordinators.send(transactional_id, request())
+            except TransactionalIdAuthorizationFailed:
+                raise
             except KafkaError as exc:
-                log.warning("the coordinator of %s does not answer: %r", transactional_id, exc)
+                self._away.happens(exc)
                 await asyncio.sleep(RETRY_S)
                 continue
             errors = {for_code(code) for code in codes_of(answer) if code}
             if not errors:
+                self._away.over()
                 return answer
             if any(issubclass(error, _FENCED) for error in errors):
                 raise FencedError(f"{transactional_id}: another worker owns this partition now")
-            refused = [error for error in errors if not issubclass(error, (*_BUSY, *_ELSEWHERE))]
+            refused = [error for error in errors if not issubclass(error, _PASSING)]
             if refused:
                 raise refused[0](transactional_id)
-            await asyncio.sleep(BUSY_S if any(issubclass(error, _BUSY) for error in errors) else RETRY_S)
-
-    async def _send(self, transactional_id: str, request: Any) -> Any:
-        node = await self._client.coordinator_lookup(CoordinationType.TRANSACTION, transactional_id)
-        await self._client.ready(node, group=ConnectionGroup.COORDINATION)
-        return await self._client.send(node, request, group=ConnectionGroup.COORDINATION)
+            if any(issubclass(error, _BUSY) for error in errors):
+                await asyncio.sleep(BUSY_S)
+            else:
+                self._coordinators.forget(transactional_id)
+                await asyncio.sleep(RETRY_S)

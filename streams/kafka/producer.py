@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import random
 from collections import Counter
 from collections.abc import Awaitable, Coroutine, Iterable
 from itertools import chain
 from typing import Any
 
-from aiokafka import TopicPartition
-from aiokafka.client import AIOKafkaClient
 from aiokafka.errors import (
     DuplicateSequenceNumber,
+    KafkaConnectionError,
     KafkaError,
     OutOfOrderSequenceNumber,
     TopicAuthorizationFailedError,
@@ -20,11 +20,11 @@ from aiokafka.errors import (
 )
 from aiokafka.protocol.transaction import InitProducerIdRequest
 
-from streams.config import Config
-from streams.kafka.connection import NO_LEADER, connection, send_now
+from streams.kafka.cluster import Cluster
 from streams.kafka.protocol import Produce, Produced
 from streams.kafka.record_batch import Owner, RecordBatch
 from streams.kafka.records import Place
+from streams.logs import OngoingBy
 
 log = logging.getLogger(__name__)
 
@@ -127,8 +127,10 @@ class Producer:
     answered, one batch of a partition at a time, until nothing is left of that. A broker that is away is waited for.
     """
 
-    def __init__(self, config: Config, client_id: str) -> None:
-        self._client = AIOKafkaClient(**connection(config), client_id=client_id)
+    def __init__(self, cluster: Cluster, purpose: str) -> None:
+        self._cluster = cluster
+        self._connections = cluster.connections(purpose)
+        self._not_written = OngoingBy(log, "%s-%d is not written to yet")
         #: Batches that are not done, in the order in which they came.
         self._waiting: list[Sent] = []
         self._under_way: set[asyncio.Task[bool]] = set()
@@ -136,16 +138,14 @@ class Producer:
         #: The producer's own id; None until it is needed, and when it is used up.
         self._own: Owner | None = None
 
-    async def start(self) -> None:
-        await self._client.bootstrap()
-
     async def stop(self) -> None:
+        """Give up what is under way, and close the connections."""
         tasks = {*self._under_way, *([self._mending] if self._mending else [])}
         for task in tasks:
             task.cancel()
         if tasks:
             await asyncio.wait(tasks)
-        await self._client.close()
+        await self._connections.close()
 
     def forget_own_id(self) -> None:
         """Go on under another producer id.
@@ -176,8 +176,8 @@ class Producer:
         if by_leader is None:
             self._mend()
             return
-        for leader, sents in by_leader.items():
-            task = asyncio.create_task(self._send_to(leader, sents), name="produce")
+        for node, sents in by_leader.items():
+            task = asyncio.create_task(self._send_to(node, sents), name="produce")
             self._under_way.add(task)
             task.add_done_callback(self._answered)
             for sent in sents:
@@ -188,12 +188,12 @@ class Producer:
         found: dict[int, list[Sent]] = {}
         complete = True
         for sent in sents:
-            leader = self._client.cluster.leader_for_partition(TopicPartition(*sent.place))
-            if leader in NO_LEADER:
-                self._client.add_topic(sent.place[0])
+            leader = self._cluster.leader(*sent.place)
+            if leader is None:
+                self._cluster.follow(sent.place[0])
                 complete = False
             elif sent.batch.is_signed or self._own is not None or not sent.numbers.is_own:
-                found.setdefault(leader, []).append(sent)
+                found.setdefault(leader.node, []).append(sent)
             else:
                 complete = False
         if complete:
@@ -223,7 +223,7 @@ class Producer:
         if self._under_way:
             await asyncio.wait(set(self._under_way))
         waiting = list(self._waiting)
-        await self._client.force_metadata_update()
+        await self._cluster.refresh()
         while not all(sent.is_done for sent in waiting):
             await self._send_first()
         self._mending = None
@@ -245,26 +245,27 @@ class Producer:
                 passed = all(await asyncio.gather(*(self._send_to(*one) for one in by_leader.items())))
         except Exception as exc:
             if _is_retriable(exc):
-                log.warning("nothing can be written yet: %r", exc)
+                log.debug("nothing can be written yet: %r", exc)
             else:
                 self._refuse(first.values(), exc)
                 passed = True
         self._waiting = [sent for sent in self._waiting if not sent.is_done]
         if not passed:
-            await self._client.force_metadata_update()
+            await self._cluster.refresh()
             await asyncio.sleep(PAUSE_S)
 
-    def _send_to(self, leader: int, sents: list[Sent]) -> Coroutine[Any, Any, bool]:
+    def _send_to(self, node: int, sents: list[Sent]) -> Coroutine[Any, Any, bool]:
         """Send batches to their leader; what it returns is to be awaited: False if some must be sent again."""
         request = Produce(((*sent.place, sent.batch.build()) for sent in sents), TIMEOUT_MS)
-        return self._outcome(sents, send_now(self._client, leader, request))
+        leaders = {sent.place: leader for sent in sents if (leader := self._cluster.leader(*sent.place)) is not None}
+        return self._outcome(sents, self._connections.send_to_leader(node, request, leaders))
 
     async def _outcome(self, sents: list[Sent], answer: Awaitable[list[Produced]]) -> bool:
         try:
             answers = await answer
         except Exception as exc:
             if _is_retriable(exc):
-                log.warning("not written yet: %r", exc)
+                log.debug("not written yet: %r", exc)
                 return False
             self._refuse(sents, exc)
             return True
@@ -274,9 +275,13 @@ class Producer:
             sent = by_place[topic, partition]
             error = for_code(code)
             if not code or error is DuplicateSequenceNumber:
+                if self._not_written:
+                    self._not_written.over(sent.place)
                 sent.end(offset)
             elif error.retriable or (error is OutOfOrderSequenceNumber and not self._is_first(sent)):
-                log.warning("not written to %s-%d yet: %s", topic, partition, error.__name__)
+                # That a partition has moved is no news.
+                if not error.invalid_metadata:
+                    self._not_written.happens(sent.place, error.__name__)
                 passed = False
             else:
                 self._refuse([sent], error(topic) if error is TopicAuthorizationFailedError else error())
@@ -292,7 +297,11 @@ class Producer:
             sent.end(error)
 
     async def _identify(self) -> Owner:
-        answer = await self._client.send(self._client.get_random_node(), InitProducerIdRequest(None, -1))
+        nodes = self._cluster.nodes()
+        if not nodes:
+            raise KafkaConnectionError("no broker is known")
+        (node,) = random.sample(nodes, 1)
+        answer = await self._connections.send(node, InitProducerIdRequest(None, -1))
         if answer.error_code:
             raise for_code(answer.error_code)()
         return Owner(answer.producer_id, answer.producer_epoch)

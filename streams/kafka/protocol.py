@@ -1,4 +1,4 @@
-"""The two requests that are sent all the time, in Kafka's binary form: Fetch and Produce.
+"""The requests that are sent all the time, in Kafka's binary form: Fetch, Produce and ListOffsets.
 
 aiokafka puts a request together field by field, and takes an answer apart the same way: for every partition that the
 worker reads, with every fetch, that is more work than what is done with a few records. These do it in one go. They have
@@ -137,7 +137,8 @@ class Found(NamedTuple):
 class Fetch(_Request):
     """Read what there is of some partitions, in this order. The answer is what was found of each, by topic and number.
 
-    `topics`: of each topic the partitions, with the offset to read from and the most bytes to read.
+    `topics`: of each topic the partitions, with the leader's epoch, the offset to read from and the most bytes to read.
+    Any replica answers that knows this epoch as the newest; one that knows a newer one says FENCED_LEADER_EPOCH.
     """
 
     API_KEY = 1
@@ -145,7 +146,7 @@ class Fetch(_Request):
 
     #: replica (none), most milliseconds to wait, least and most bytes, isolation level, session and its epoch (none)
     _BEGIN = Struct(">iiiibii")
-    #: partition, leader's epoch (not known), offset, the log's beginning (not ours), most bytes
+    #: partition, leader's epoch, offset, the log's beginning (not ours), most bytes
     _PARTITION = Struct(">iiqqi")
     #: forgotten topics (none), rack (none)
     _END = Struct(">ih")
@@ -160,7 +161,7 @@ class Fetch(_Request):
 
     def __init__(
         self,
-        topics: list[tuple[str, list[tuple[int, int, int]]]],
+        topics: list[tuple[str, list[tuple[int, int, int, int]]]],
         *,
         max_wait_ms: int,
         min_bytes: int,
@@ -175,7 +176,7 @@ class Fetch(_Request):
         pack = self._PARTITION.pack
         for topic, partitions in self._topics:
             parts += (_text(topic), _I32.pack(len(partitions)))
-            parts += [pack(number, -1, offset, -1, most) for number, offset, most in partitions]
+            parts += [pack(number, epoch, offset, -1, most) for number, epoch, offset, most in partitions]
         parts.append(self._END.pack(0, 0))
         return b"".join(parts)
 
@@ -201,6 +202,60 @@ class Fetch(_Request):
                 behind = at + size if size > 0 else at
                 answer[topic, number] = Found(error, end, stable, aborted, raw[at:behind])
                 at = behind
+        return answer
+
+
+class Listed(NamedTuple):
+    """Where a partition ends or begins: an error code, 0 if the leader knows it, and the offset."""
+
+    error: int
+    offset: int
+
+
+class ListOffsets(_Request):
+    """Ask the leader of partitions where they end or begin. The answer is by topic and number.
+
+    `topics`: of each topic the partitions, with the leader's epoch. The end is the high watermark, so that records of
+    transactions that are not decided are below it. A leader that was just elected answers only when it knows that its
+    high watermark is not below what its predecessor acknowledged (KIP-207).
+    """
+
+    API_KEY = 2
+    API_VERSION = 5
+    END, BEGIN = -1, -2
+
+    #: replica (none), isolation level (read uncommitted)
+    _HEAD = Struct(">ib")
+    #: partition, leader's epoch, which offset
+    _PARTITION = Struct(">iiq")
+    #: partition, error, time, offset, epoch
+    _LISTED = Struct(">ihqqi")
+
+    def __init__(self, topics: Iterable[tuple[str, list[tuple[int, int]]]], which: int = END) -> None:
+        self._topics = list(topics)
+        self._which = which
+
+    def encode(self) -> bytes:
+        parts = [self._HEAD.pack(-1, 0), _I32.pack(len(self._topics))]
+        for topic, partitions in self._topics:
+            parts += (_text(topic), _I32.pack(len(partitions)))
+            parts += [self._PARTITION.pack(number, epoch, self._which) for number, epoch in partitions]
+        return b"".join(parts)
+
+    def decode(self, buffer: BytesIO) -> dict[tuple[str, int], Listed]:
+        raw = buffer.read()
+        answer: dict[tuple[str, int], Listed] = {}
+        at = _I32.size  # how long we were held up
+        (topics,) = _I32.unpack_from(raw, at)
+        at += _I32.size
+        for _ in range(topics):
+            topic, at = _read_text(raw, at)
+            (partitions,) = _I32.unpack_from(raw, at)
+            at += _I32.size
+            for _ in range(partitions):
+                number, error, _, offset, _ = self._LISTED.unpack_from(raw, at)
+                at += self._LISTED.size
+                answer[topic, number] = Listed(error, offset)
         return answer
 
 

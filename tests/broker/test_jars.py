@@ -103,6 +103,24 @@ def test_a_full_cache_asks_nobody(cache: Path, repository: Repository) -> None:
     assert not repository.asked
 
 
+def test_each_version_has_a_folder_and_checksums_of_its_own(
+    cache: Path, repository: Repository, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(jars, "COORDINATES", ("g:app:{version}",))
+    repository.files["/g/app/2/app-2.pom"] = POM.format(name="app", needs="").replace(
+        "<version>1</version>", "<version>2</version>"
+    ).encode()
+    repository.files["/g/app/2/app-2.jar"] = b"newer"
+    for version, names in (("1", ["app-1.jar", "lib-1.jar"]), ("2", ["app-2.jar"])):
+        found = jars.kafka_jars(version=version)
+        assert [jar.name for jar in found] == names
+        assert {jar.parent for jar in found} == {cache.with_name(f"kafka-{version}")}
+    repository.asked.clear()
+    found[0].write_bytes(b"harmed")
+    assert jars.kafka_jars(version="2")[0].read_bytes() == b"newer"
+    assert not [path for path in repository.asked if "lib" in path], "that of the other version is whole"
+
+
 @pytest.mark.parametrize("harm", ["changed", "missing", "no manifest"])
 def test_a_harmed_cache_is_fetched_anew(cache: Path, harm: str) -> None:
     jar = jars.kafka_jars()[0]

@@ -147,7 +147,7 @@ def test_behind_a_gap_nothing_is_worked_on_and_the_worker_ends() -> None:
     """Whatever loses a batch on its way: nothing behind it is applied, answered or committed."""
 
     async def scenario() -> tuple[list[Any], BaseException]:
-        engine = Engine(Config(), lambda _: pytest.fail("no store is asked for"))
+        engine = Engine(Config(), lambda _: pytest.fail("no store is asked for"), {})
         put: list[Batch] = []
         engine._lanes = {"changes": SimpleNamespace(put=lambda *some: put.extend(some))}  # type: ignore[dict-item]
         engine.tables = Tables({0: SimpleNamespace()}, {})  # type: ignore[dict-item]

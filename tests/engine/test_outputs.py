@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from streams.config import Config
 from streams.engine.outputs import Outputs, RefusedError, Writer
+from streams.kafka.cluster import Cluster
 from streams.kafka.record_batch import Owner, RecordBatch, batch_of, encode_headers, header_prefix, varint
 from streams.topics import CHANGELOG_BYTES, OUTPUT_BYTES
 from tests.written import by_place
@@ -99,7 +100,7 @@ def test_outputs_keep_the_order_of_each_place() -> None:
 
 
 async def _append(group: list[tuple[bytes, bytes]]) -> None:
-    writer = Writer(Config(bootstrap_servers="127.0.0.1:9"))
+    writer = Writer(Cluster(Config(bootstrap_servers="127.0.0.1:9"), "test", []), "writer")
     try:
         await writer.append_each("t", [(0, group)])
     finally:

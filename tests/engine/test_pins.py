@@ -98,6 +98,26 @@ SOURCES: list[tuple[str, str, str]] = [
     (THREAD + "._fetch_records", "c7d94b0d8ac4", "ConsumerThread._fetch_records: when it may fetch and when it raises"),
     (THREAD + ".getmany", "3b523941e93a", "ConsumerThread._fetch_records: arguments, and who calls it"),
     (THREAD + "._commit", "cd4f1eca3170", "ConsumerThread._commit: what is committed, and which errors are swallowed"),
+    (
+        THREAD + ".verify_event_path",
+        "8e0b87d19956",
+        "ConsumerThread.verify_event_path: does nothing but log",
+    ),
+    (
+        THREAD + ".verify_recovery_event_path",
+        "9030dff49971",
+        "ConsumerThread.verify_recovery_event_path: does nothing but log",
+    ),
+    (
+        THREAD + "._verify_aiokafka_event_path",
+        "c219ec90d541",
+        "ConsumerThread.verify_event_path: does nothing but log, by times that only aiokafka's own fetches note",
+    ),
+    (
+        CONSUMER + ".verify_all_partitions_active",
+        "83f517f445bc",
+        "ConsumerThread.verify_event_path: the only one that asks for it, of every partition",
+    ),
     (THREAD + "._ensure_consumer", "c9b2b0458167", "ConsumerThread: raises while there is no consumer"),
     (THREAD + "._seek_wait", "47058c122225", "Consumer.perform_seek: positions are valid when it returns"),
     (THREAD + ".assignment", "f3335b097616", "ConsumerThread._commit: partitions that are ours"),
@@ -356,6 +376,8 @@ OVERRIDES: list[tuple[type, type, tuple[str, ...]]] = [
             "_fetch_records",
             "_commit",
             "on_thread_stop",
+            "verify_event_path",
+            "verify_recovery_event_path",
         ),
     ),
     (
@@ -389,6 +411,10 @@ def test_the_methods_that_faust_calls_without_knowing_us_are_still_called() -> N
     assert "consumer.perform_seek()" in inspect.getsource(Recovery)
     assert "self._fetch_records" in inspect.getsource(driver.AIOKafkaConsumerThread.getmany)
     assert "self._create_worker_consumer(" in inspect.getsource(driver.AIOKafkaConsumerThread._create_consumer)
+    assert "self.verify_event_path(now, tp)" in source
+    assert "self._thread.verify_event_path(now, tp)" in inspect.getsource(driver.Consumer)
+    assert "self._thread.verify_recovery_event_path(now, tp)" in source
+    assert "consumer.verify_recovery_event_path(now, tp)" in inspect.getsource(Recovery)
     assert "self._new_store_by_url(" in inspect.getsource(importlib.import_module("faust.tables.base"))
     assert "self._serializer_from_type(" in inspect.getsource(importlib.import_module("faust.tables.base"))
 

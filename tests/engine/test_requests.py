@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -92,7 +93,8 @@ class World:
         self.lane = RequestsLane(
             {0: self.desk},
             self.writer,  # type: ignore[arg-type]
-            ends_since=self.ends,
+            find_ends=self.find_ends,
+            changes="changes",
             tell=lambda _, answers: self.told.extend(answers),
             on_error=self.errors.append,
             pressure=lambda _partition, _full: None,
@@ -100,14 +102,18 @@ class World:
         )
         self.lane.start()
 
-    async def ends(self, partitions: Iterable[int]) -> Mapping[int, int]:
+    async def find_ends(self, partitions: Iterable[int], on_end: Callable[[int, int], None]) -> None:
         self.asked += 1
-        return dict.fromkeys(partitions, self.end)
+        for number in partitions:
+            on_end(number, self.end)
 
     def put(self, first: int, *keys: bytes, end: int | None = None) -> None:
+        self.lane.put(self.batch(first, *keys, end=end))
+
+    def batch(self, first: int, *keys: bytes, end: int | None = None) -> Batch:
         records = [Record(first + at, 0, key, b"", ()) for at, key in enumerate(keys)]
         after = first + len(keys)
-        self.lane.put(Batch(0, records, first, after, 0.0, lambda: self.acked.append(after), end))
+        return Batch(0, records, first, after, 0.0, lambda: self.acked.append(after), end)
 
     @property
     def answered(self) -> list[int]:
@@ -200,16 +206,18 @@ def test_those_whose_time_is_up_at_once_are_answered_on_the_workers_own_loop() -
     run(scenario())
 
 
-def test_a_batch_is_acked_only_after_its_dead_letters_are_written_and_they_come_first() -> None:
+@pytest.mark.parametrize("end", [0, None], ids=["told by the fetch", "asked for"])
+def test_a_batch_is_acked_only_after_its_dead_letters_are_written_and_they_come_first(end: int | None) -> None:
     async def scenario() -> None:
         world = World()
         world.writer.gate.clear()
-        world.put(0, b"0/9")
-        await until(lambda: len(world.lane._groups) == 1)
-        world.put(1, b"-")
-        world.put(2, b"-", b"0/9")
-        await until(lambda: sum(len(group.parts) for group in [*world.lane._groups, world.lane.next]) == 5)
+        world.put(0, b"0/9", end=end)
+        await until(lambda: [group.records for group in world.lane._groups] == [1])
+        world.put(1, b"-", end=end)
+        world.put(2, b"-", b"0/9", end=end)
+        await until(lambda: sum(group.records for group in [*world.lane._groups, world.lane.next]) == 2)
         await a_while()
+        assert any(group.aside.batches for group in [*world.lane._groups, world.lane.next])
         assert (world.acked, world.writer.written) == ([], [])
         world.writer.gate.set()
         await until(lambda: world.acked == [1, 2, 4])
@@ -224,8 +232,7 @@ def test_a_batch_is_acked_only_after_its_dead_letters_are_written_and_they_come_
 def test_what_came_together_shares_one_question_to_the_broker() -> None:
     async def scenario() -> None:
         world = World()
-        for first in range(0, 40, 4):
-            world.put(first, *[b"0/9"] * 4)
+        world.lane.put(*[world.batch(first, *[b"0/9"] * 4) for first in range(0, 40, 4)])
         await until(lambda: len(world.told) == 40)
         assert world.asked == 1
         await world.lane.close()

@@ -24,9 +24,9 @@ def loop() -> Iterator[Loop]:
 
 
 @pytest.fixture(scope="session")
-def secured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SecuredKafka]:
+def secured(kafka_version: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[SecuredKafka]:
     """A Kafka with TLS, logins and rights; not to be hurt."""
-    with SecuredKafka(tmp_path_factory.mktemp("secured")) as kafka:
+    with SecuredKafka(tmp_path_factory.mktemp("secured"), kafka_version) as kafka:
         yield kafka
 
 

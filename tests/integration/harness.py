@@ -47,6 +47,7 @@ POLL_S = 0.02
 #: Far more than anything takes; a test that waits this long has failed.
 PATIENCE_S = 60.0
 CLOSE_S = 5.0
+ANSWER_S = 40.0
 READY = re.compile(r"^consent-streams worker ready at (\S+) with partitions \[(.*)\]$", re.MULTILINE)
 #: Dead workers are noticed soon. The heartbeat is a third of the session, as Kafka advises.
 SHORT_SESSION = {"CONSENT_SESSION_TIMEOUT_MS": "3000", "CONSENT_HEARTBEAT_MS": "500"}
@@ -188,15 +189,29 @@ class Log:
 
 
 class World:
-    """The topics of one test or module on a broker, under a prefix of their own unless one is given."""
+    """The topics of one test or module on a broker, under a prefix of their own unless one is given.
 
-    def __init__(self, bootstrap: str, loop: Loop, partitions: int = PARTITIONS, prefix: str = "") -> None:
+    `answer_s`: a producer asks again, and asks others, where a broker has not answered for so long.
+    """
+
+    def __init__(
+        self,
+        bootstrap: str,
+        loop: Loop,
+        partitions: int = PARTITIONS,
+        prefix: str = "",
+        *,
+        replication: int = 1,
+        answer_s: float = ANSWER_S,
+    ) -> None:
         self.loop = loop
         self.config = Config(
             bootstrap_servers=bootstrap,
             partitions=partitions,
+            replication=replication,
             topic_prefix=prefix or f"it-{uuid.uuid4().hex[:8]}-",
         )
+        self._answer_ms = int(answer_s * 1000)
         self._logs: dict[str, Log] = {}
         self._producer: AIOKafkaProducer | None = None
 
@@ -211,6 +226,7 @@ class World:
             "CONSENT_BOOTSTRAP_SERVERS": self.config.bootstrap_servers,
             "CONSENT_TOPIC_PREFIX": self.config.topic_prefix,
             "CONSENT_PARTITIONS": str(self.config.partitions),
+            "CONSENT_REPLICATION": str(self.config.replication),
             "CONSENT_HTTP_PORT": "0",
         }
 
@@ -255,6 +271,7 @@ class World:
                 acks="all",
                 enable_idempotence=True,
                 max_request_size=topics.INPUT_BYTES,
+                request_timeout_ms=self._answer_ms,
             )
             await producer.start()
             self._producer = producer

@@ -79,7 +79,7 @@ def _openssl(*words: object) -> None:
 class SecuredKafka:
     """The broker; a `with` block."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, version: str) -> None:
         self.certificates = Certificates(folder / "certificates")
         plain, scram, mutual, controller = (free_port() for _ in range(4))
         self.bootstrap, self.scram, self.mutual = (f"127.0.0.1:{port}" for port in (plain, scram, mutual))
@@ -104,7 +104,7 @@ class SecuredKafka:
         logins = [f"SCRAM-SHA-512=[name={user},password={password(user)}]" for user in USERS]
         logins.append(f"SCRAM-SHA-256=[name=root,password={password('root')}]")
         self.broker = EmbeddedBroker(
-            folder / "kafka", plain, properties=properties,
+            folder / "kafka", plain, properties=properties, version=version,
             format_options=[word for login in logins for word in ("--add-scram", login)],
         )  # fmt: skip
 

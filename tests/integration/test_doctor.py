@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from streams.broker import KAFKA_VERSION
 from tests.cli.world import invoke
 from tests.integration.conftest import MakeWorker, MakeWorld
 from tests.integration.harness import CHANGES, REQUESTS, Doc, Loop, Worker, World, wait_for
@@ -51,7 +50,7 @@ class Verdict:
 
 
 def test_a_deployment_that_works_has_no_problem_and_one_broker_is_worth_a_warning(
-    world: World, worker: Worker
+    world: World, worker: Worker, kafka_version: str
 ) -> None:
     org = Org(world)
     org.opt_in()
@@ -60,7 +59,7 @@ def test_a_deployment_that_works_has_no_problem_and_one_broker_is_worth_a_warnin
     seen = Verdict(world, worker.datadir)
     assert seen.problems == []
     assert seen.warnings == ["replication"]
-    assert seen.of("broker")[1].startswith(f"Kafka {KAFKA_VERSION.rpartition('.')[0]} at ")
+    assert seen.of("broker")[1].startswith(f"Kafka {kafka_version.rpartition('.')[0]} at ")
     assert seen.of("workers")[1].endswith("every partition has one")
     assert seen.of("lag") == ("ok", "no record waits")
     assert seen.of(f"worker {worker.url}") == ("ok", "ready")

@@ -231,9 +231,9 @@ def test_a_decision_that_was_published_without_its_audit_gets_it_as_of_then(
 
 
 @pytest.fixture(scope="module")
-def own_broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedBroker]:
+def own_broker(kafka_version: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedBroker]:
     """A broker that may be hurt."""
-    with EmbeddedBroker(tmp_path_factory.mktemp("own")) as broker:
+    with EmbeddedBroker(tmp_path_factory.mktemp("own"), version=kafka_version) as broker:
         yield broker
 
 

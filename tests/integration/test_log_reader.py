@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 import pytest
 
-from streams.kafka.log_reader import FIRST_LOOK, LogReader
+from streams.kafka.log_reader import FIRST_LOOK, LogReader, log_reader
 from tests.integration.harness import AUDIT, CHANGES, World
 
 pytestmark = pytest.mark.kafka
@@ -33,12 +33,8 @@ def written(world: World) -> World:
 
 def read(world: World, ask: Callable[[LogReader], Awaitable[T]]) -> T:
     async def answered() -> T:
-        reader = LogReader(world.config)
-        await reader.start()
-        try:
+        async with log_reader(world.config) as reader:
             return await ask(reader)
-        finally:
-            await reader.stop()
 
     return world.loop.run(answered())
 

@@ -9,6 +9,7 @@ from aiokafka.errors import KafkaError
 
 from streams import topics
 from streams.engine.outputs import Outputs, RefusedError, Writer
+from streams.kafka.cluster import Cluster
 from streams.kafka.ownership import FencedError, Fences
 from tests.integration.conftest import MakeWorld
 from tests.integration.harness import AUDIT, CHANGELOG, World
@@ -23,15 +24,17 @@ class Owning:
 
     def __init__(self, world: World) -> None:
         self.world = world
+        self.cluster: Cluster
         self.writer: Writer
         self.fences: Fences
         self.places = [(world.config.topic(name), 0) for name in (AUDIT, CHANGELOG)]
         world.loop.run(self._start())
 
     async def _start(self) -> None:
-        self.writer, self.fences = Writer(self.world.config), Fences(self.world.config)
-        await self.writer.start()
-        await self.fences.start()
+        config = self.world.config
+        self.cluster = Cluster(config, "an-owner", [config.topic(spec.name) for spec in topics.ALL])
+        await self.cluster.start()
+        self.writer, self.fences = Writer(self.cluster, "writer"), Fences(self.cluster)
 
     def take(self) -> None:
         async def take() -> None:
@@ -55,6 +58,7 @@ class Owning:
         async def close() -> None:
             await self.fences.stop()
             await self.writer.stop()
+            await self.cluster.stop()
 
         self.world.loop.run(close())
 

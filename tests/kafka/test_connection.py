@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Awaitable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from aiokafka.client import ConnectionGroup
 from aiokafka.conn import CloseReason
 from aiokafka.errors import KafkaConnectionError, RequestTimedOutError
 
-from streams.kafka.connection import send_now
+from streams.kafka.cluster import Connections
+from streams.logs import OngoingBy
 
 NODE = 3
 
@@ -43,20 +45,22 @@ class Connection:
         self.closed.append(reason)
 
 
-class Client:
-    """With a connection to the node, or without; what it sends itself is answered with its name."""
+class Opened(Connections):
+    """Connections of which one is there, or none; what is sent on a new one is answered with its name."""
 
     def __init__(self, connection: Connection | None) -> None:
-        self._conns = {} if connection is None else {(NODE, ConnectionGroup.DEFAULT): connection}
+        cluster: Any = SimpleNamespace(away=OngoingBy(logging.getLogger(__name__), "%s"))
+        super().__init__(cluster, "test", 1.0)
+        if connection is not None:
+            self._open[NODE] = connection  # type: ignore[assignment]
 
-    async def send(self, node_id: int, request: str) -> Any:
-        return f"by the client to {node_id}: {request}"
+    async def _open_and_send(self, node: int, request: str) -> Any:
+        return f"on a new one to {node}: {request}"
 
 
 def answer_of(connection: Connection | None) -> Any:
     async def ask() -> Any:
-        client: Any = Client(connection)
-        return await send_now(client, NODE, "a request")
+        return await Opened(connection).send(NODE, "a request")
 
     return asyncio.run(ask())
 
@@ -64,8 +68,7 @@ def answer_of(connection: Connection | None) -> Any:
 def test_a_request_is_sent_before_its_answer_is_waited_for() -> None:
     async def ask() -> None:
         connection = Connection("an answer")
-        client: Any = Client(connection)
-        waiting = send_now(client, NODE, "a request")
+        waiting = Opened(connection).send(NODE, "a request")
         assert connection.sent == ["a request"]
         assert await waiting == "an answer"
 
@@ -77,8 +80,8 @@ def test_a_request_is_sent_before_its_answer_is_waited_for() -> None:
     [None, Connection("no", is_open=False), Connection("no", error=KafkaConnectionError("broken just now"))],
     ids=["none yet", "closed", "found broken"],
 )
-def test_without_a_connection_the_client_makes_one(connection: Connection | None) -> None:
-    assert answer_of(connection) == f"by the client to {NODE}: a request"
+def test_without_a_connection_a_new_one_is_made(connection: Connection | None) -> None:
+    assert answer_of(connection) == f"on a new one to {NODE}: a request"
 
 
 def test_a_connection_that_does_not_answer_in_time_is_closed() -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+import logging
+from collections.abc import Awaitable, Callable, Mapping
 from io import BytesIO
 from types import SimpleNamespace
 from typing import Any
@@ -22,10 +23,16 @@ from aiokafka.errors import (
 from aiokafka.protocol.fetch import FetchResponse_v11
 from crc32c import crc32c
 
+from streams.kafka import fetcher as fetching
+from streams.kafka import read_barrier
+from streams.kafka.cluster import Leader
 from streams.kafka.fetcher import Brought, Fetches
+from streams.kafka.read_barrier import FENCED_LEADER_EPOCH, UNKNOWN_LEADER_EPOCH, ReadBarrier
 from streams.kafka.record_batch import Owner, RecordBatch
+from streams.kafka.records import Place
 
 LEADER, OTHER = 1, 2
+EPOCH = 5
 CHANGES, REQUESTS, OTHERS = "p-changes", "p-requests", "p-others"
 TRANSACTIONAL, CONTROL = 0x10, 0x20
 PRODUCER = 7
@@ -60,22 +67,33 @@ def said(
     return number, error, end, stable, 0, list(aborted), -1, records
 
 
-class Broker:
-    """A client of a cluster, whose brokers answer with what is put into `answers`, or wait until something is."""
+class Brokers:
+    """A cluster, and connections to its brokers, which answer with what is put into `answers`, or wait for it."""
 
     def __init__(self) -> None:
-        self.asked: list[tuple[int, list[tuple[str, list[tuple[int, int, int]]]]]] = []
+        self.asked: list[tuple[int, list[tuple[str, list[tuple[int, int, int, int]]]]]] = []
+        #: Who led the partitions of each request.
+        self.leaders_told: list[dict[Place, Leader]] = []
         self.answers: dict[int, asyncio.Queue[Any]] = {LEADER: asyncio.Queue(), OTHER: asyncio.Queue()}
-        self.leaders: dict[TopicPartition, int] = {}
-        self.updates = 0
-        self._conns: dict[Any, Any] = {}
-        self.cluster = SimpleNamespace(
-            _partitions={}, leader_for_partition=lambda tp: self.leaders.get(TopicPartition(*tp), LEADER)
-        )
+        #: Instead of LEADER in EPOCH.
+        self.leaders: dict[Place, Leader | None] = {}
+        self.doubts = 0
+        self.version = 0
+        self.is_closed = False
 
-    async def send(self, leader: int, request: Any) -> Any:
-        self.asked.append((leader, request._topics))
-        answer = await self.answers[leader].get()
+    def connections(self, _: str) -> Brokers:
+        return self
+
+    def leader(self, topic: str, number: int) -> Leader | None:
+        return self.leaders.get((topic, number), Leader(LEADER, EPOCH))
+
+    def doubt(self) -> None:
+        self.doubts += 1
+
+    async def send_to_leader(self, node: int, request: Any, leaders: Mapping[Place, Leader]) -> Any:
+        self.asked.append((node, request._topics))
+        self.leaders_told.append(dict(leaders))
+        answer = await self.answers[node].get()
         if isinstance(answer, Exception):
             raise answer
         return request.decode(BytesIO(FetchResponse_v11(0, 0, 0, answer).encode()))
@@ -84,26 +102,48 @@ class Broker:
         """What the leader says next."""
         self.answers[leader].put_nowait(list(topics))
 
-    def force_metadata_update(self) -> None:
-        self.updates += 1
-
     def update_metadata(self) -> None:
         """The leaders may be others now."""
-        self.cluster._partitions = {}
+        self.version += 1
+
+    async def close(self) -> None:
+        self.is_closed = True
+
+
+class Barrier:
+    """Notes what it is told; what is told of the ends counts or does not."""
+
+    def __init__(self) -> None:
+        self.does_count = True
+        self.asked: list[tuple[Place, Leader]] = []
+        self.told: list[tuple[Place, int]] = []
+        self.confirmed: list[dict[Place, Leader]] = []
+        #: What is given to be waited for.
+        self.confirmation: Any = object()
+
+    def heard(self, place: Place, end: int) -> None:
+        self.told.append((tuple(place), end))  # type: ignore[arg-type]
+
+    def counts(self, place: Place, leader: Leader, _: float) -> bool:
+        self.asked.append((tuple(place), leader))  # type: ignore[arg-type]
+        return self.does_count
+
+    def confirm(self, leaders: Mapping[Place, Leader]) -> Any:
+        self.confirmed.append(dict(leaders))
+        return self.confirmation
 
 
 class World:
     """Fetches of a consumer that begins at offset 10 of every partition."""
 
-    def __init__(self, *tps: tuple[str, int]) -> None:
-        self.broker = Broker()
+    def __init__(self, *tps: tuple[str, int], barrier: Any = None, in_order: bool = True) -> None:
+        self.broker = Brokers()
+        self.barrier = Barrier() if barrier is None else barrier(self.broker)
         self.tps = frozenset(TopicPartition(*tp) for tp in tps)
         self.assignment = Assignment(set(self.tps))
         for tp in self.tps:
             self.assignment.state_value(tp).await_reset(0)
             self.assignment.state_value(tp).reset_to(10)
-        self.told: list[tuple[int, dict[int, int | None]]] = []
-        self.counts = True
         fetcher = SimpleNamespace(
             _get_actions_per_node=lambda _: ([], {"a reset": 1}, 0.2, False, []),
             _fetcher_timeout=0.2,
@@ -119,12 +159,9 @@ class World:
             _create_fetch_waiter=lambda: asyncio.get_running_loop().create_future(),
         )
         self.fetcher = fetcher
-        consumer: Any = SimpleNamespace(_fetcher=fetcher, _client=self.broker)
-        self.fetches = Fetches(consumer, CHANGES, REQUESTS, self._on_ends)
-
-    def _on_ends(self, leader: int, _: float, ends: Any) -> dict[int, int]:
-        self.told.append((leader, dict(ends)))
-        return {number: end for number, end in ends.items() if end is not None} if self.counts else {}
+        consumer: Any = SimpleNamespace(_fetcher=fetcher)
+        brokers: Any = self.broker
+        self.fetches = Fetches(consumer, brokers, self.barrier, CHANGES, REQUESTS, in_order=in_order)
 
     def position(self, topic: str, number: int) -> int:
         at: int = self.assignment.state_value(TopicPartition(topic, number)).position
@@ -142,12 +179,12 @@ class World:
         return (await self.fetch())[TopicPartition(OTHERS, 0)]
 
 
-def in_a_world(*tps: tuple[str, int]) -> Callable[[Callable[[World], Awaitable[None]]], None]:
+def in_a_world(*tps: tuple[str, int], **how: Any) -> Callable[[Callable[[World], Awaitable[None]]], None]:
     """Run a scenario, in a world with these partitions."""
 
     def run(scenario: Callable[[World], Awaitable[None]]) -> None:
         async def whole() -> None:
-            await asyncio.wait_for(scenario(World(*tps)), 20)
+            await asyncio.wait_for(scenario(World(*tps, **how)), 20)
 
         asyncio.run(whole())
 
@@ -165,7 +202,7 @@ def test_what_has_come_is_taken_once_and_moves_the_position() -> None:
         brought = await world.fetch()
         assert brought.keys() == {TopicPartition(OTHERS, 0)}
         assert values(brought[TopicPartition(OTHERS, 0)]) == [(10, b"a"), (11, b"b"), (14, b"c")]
-        assert brought[TopicPartition(OTHERS, 0)][1:] == (10, 15, None)
+        assert brought[TopicPartition(OTHERS, 0)][1:] == (10, 15, None, None)
         assert (world.position(OTHERS, 0), world.position(OTHERS, 1)) == (15, 10)
         assert world.fetches.take(world.tps) == {}
         state = world.assignment.state_value(TopicPartition(OTHERS, 1))
@@ -185,7 +222,7 @@ def test_what_is_not_wanted_is_neither_asked_for_nor_taken() -> None:
         await world.fetch(world.tps - held)
         world.broker.answer((OTHERS, [said(1, batch(10, b"a"))]))
         assert [tp.partition for tp in await world.fetch()] == [1]
-        asked = [{number: offset for number, offset, _ in topics[0][1]} for _, topics in world.broker.asked]
+        asked = [{number: offset for number, _, offset, _ in topics[0][1]} for _, topics in world.broker.asked]
         assert asked == [{0: 10, 1: 10}, {0: 10}, {0: 10, 1: 10}]
 
 
@@ -198,6 +235,17 @@ def test_every_partition_is_asked_for_first_in_its_turn() -> None:
         assert {topics[0][1][0][0] for _, topics in world.broker.asked} == {0, 1, 2}
 
 
+def test_a_fetch_names_the_epoch_of_each_leader_and_is_given_up_with_any_of_them() -> None:
+    @in_a_world((OTHERS, 0), (OTHERS, 1))
+    async def scenario(world: World) -> None:
+        world.broker.leaders[OTHERS, 1] = newer = Leader(LEADER, EPOCH + 1, (LEADER, OTHER))
+        world.broker.answer((OTHERS, [said(0), said(1)]))
+        await world.fetch()
+        ((_, topics),) = world.broker.asked
+        assert sorted(topics[0][1]) == [(0, EPOCH, 10, 9), (1, EPOCH + 1, 10, 9)]
+        assert world.broker.leaders_told == [{(OTHERS, 0): Leader(LEADER, EPOCH), (OTHERS, 1): newer}]
+
+
 def test_a_fetch_tells_where_the_changes_end_of_the_requests_that_it_brings() -> None:
     """It asks for the changes last; what is not answered, or does not count yet, is not told."""
 
@@ -206,7 +254,7 @@ def test_a_fetch_tells_where_the_changes_end_of_the_requests_that_it_brings() ->
         requests = [said(number, batch(10, b"r")) for number in range(3)]
         changes = [said(0, end=20), said(1, error=NotLeaderForPartitionError.errno), said(2, batch(10, b"c"), end=22)]
         for counts in (True, False):
-            world.counts = counts
+            world.barrier.does_count = counts
             for state in map(world.assignment.state_value, world.tps):
                 state.seek(10)
             world.broker.answer((REQUESTS, requests), (CHANGES, changes), (OTHERS, [said(0, batch(10, b"o"))]))
@@ -214,8 +262,74 @@ def test_a_fetch_tells_where_the_changes_end_of_the_requests_that_it_brings() ->
             found = {number: brought[TopicPartition(REQUESTS, number)].end for number in range(3)}
             assert found == ({0: 20, 1: None, 2: 22} if counts else dict.fromkeys(range(3)))
             assert brought[TopicPartition(OTHERS, 0)].end is None
-        assert world.told == [(LEADER, {0: 20, 1: None, 2: 22})] * 2
+        assert sorted(world.barrier.told) == [((CHANGES, 0), 20)] * 2 + [((CHANGES, 2), 22)] * 2
+        assert {leader for _, leader in world.barrier.asked} == {Leader(LEADER, EPOCH)}
         assert all([topic for topic, _ in topics] == [OTHERS, REQUESTS, CHANGES] for _, topics in world.broker.asked)
+
+
+def test_what_leaders_tell_for_requests_is_to_be_confirmed_by_one_question_for_them_all() -> None:
+    """Where nobody came with a request, or the end does not count, nobody is asked."""
+
+    @in_a_world(*((topic, number) for topic in (CHANGES, REQUESTS) for number in range(3)))
+    async def scenario(world: World) -> None:
+        changes = [said(number, batch(10, b"c"), end=20) for number in range(3)]
+        requests = [said(0, batch(10, b"r")), said(1), said(2, batch(10, b"r"))]
+        world.broker.answer((REQUESTS, requests), (CHANGES, changes))
+        brought = await world.fetch()
+        assert world.barrier.confirmed == [{(CHANGES, number): Leader(LEADER, EPOCH) for number in (0, 2)}]
+        assert all(brought[TopicPartition(REQUESTS, n)].confirmation is world.barrier.confirmation for n in (0, 2))
+        world.barrier.does_count = False
+        world.broker.answer((REQUESTS, [said(0, batch(11, b"r"))]), (CHANGES, changes))
+        assert (await world.fetch())[TopicPartition(REQUESTS, 0)][3:] == (None, None)
+        world.barrier.does_count = True
+        world.broker.answer((REQUESTS, [said(0)]), (CHANGES, changes))
+        await world.fetch()
+        assert len(world.barrier.confirmed) == 1
+
+
+def test_where_brokers_read_in_any_order_no_fetch_tells_the_ends_of_what_it_brings() -> None:
+    @in_a_world((CHANGES, 0), (REQUESTS, 0), in_order=False)
+    async def scenario(world: World) -> None:
+        world.broker.answer((REQUESTS, [said(0, batch(10, b"r"))]), (CHANGES, [said(0, end=20)]))
+        brought = await world.fetch()
+        assert brought[TopicPartition(REQUESTS, 0)] == Brought(brought[TopicPartition(REQUESTS, 0)].records, 10, 11)
+        assert world.barrier.confirmed == []
+        assert world.barrier.told == [((CHANGES, 0), 20)], "where to ask for the end by a fetch is known all the same"
+
+
+def test_a_leaders_high_watermark_counts_for_fetches_sent_after_it_was_asked_for_the_end_in_its_epoch(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Just elected, it may know too little of how far its predecessor's acknowledgements went."""
+    now = SimpleNamespace(s=100.0)
+    monkeypatch.setattr(fetching, "monotonic", lambda: now.s)
+    place = (CHANGES, 0)
+
+    def barrier(brokers: Any) -> ReadBarrier:
+        return ReadBarrier(SimpleNamespace(connections=lambda *_: brokers, leader=brokers.leader), {})  # type: ignore[arg-type]
+
+    @in_a_world((CHANGES, 0), (REQUESTS, 0), barrier=barrier)
+    async def scenario(world: World) -> None:
+        async def end(*, sent_at: float) -> int | None:
+            now.s = sent_at
+            for state in map(world.assignment.state_value, world.tps):
+                state.seek(10)
+            world.broker.answer((REQUESTS, [said(0, batch(10, b"r"))]), (CHANGES, [said(0, end=20)]))
+            return (await world.fetch())[TopicPartition(REQUESTS, 0)].end
+
+        assert await end(sent_at=100.0) is None, "nobody asked this leader yet"
+        world.barrier._sure[place] = read_barrier._Sure(EPOCH, 101.0)
+        assert await end(sent_at=100.9) is None, "nor does a fetch count that was sent before the answer came"
+        assert await end(sent_at=101.0) == 20
+        world.broker.leaders[place] = Leader(LEADER, EPOCH + 1)
+        world.broker.update_metadata()
+        assert await end(sent_at=102.0) is None, "the same broker, but another epoch"
+        world.barrier._sure[place] = read_barrier._Sure(EPOCH + 1, 103.0)
+        assert await end(sent_at=103.0) == 20
+        # Neither a pause nor a fetch that was not answered makes another leader of it: the epoch would be another.
+        world.broker.answers[LEADER].put_nowait(KafkaConnectionError("away"))
+        await world.fetch()
+        assert await end(sent_at=1_000.0) == 20
 
 
 def test_requests_that_another_leader_brings_are_not_fenced_by_this_one() -> None:
@@ -223,16 +337,18 @@ def test_requests_that_another_leader_brings_are_not_fenced_by_this_one() -> Non
 
     @in_a_world((CHANGES, 0), (REQUESTS, 0))
     async def scenario(world: World) -> None:
-        world.broker.leaders[TopicPartition(REQUESTS, 0)] = OTHER
+        world.broker.leaders[REQUESTS, 0] = Leader(OTHER, EPOCH)
         world.broker.answer((CHANGES, [said(0, batch(10, b"c"), end=20)]))
         brought = await world.fetch()
         assert brought.keys() == {TopicPartition(CHANGES, 0)}, "whoever answers first is not kept waiting"
         world.broker.answer((REQUESTS, [said(0, batch(10, b"r"))]), leader=OTHER)
         brought = await world.fetch()
         assert brought[TopicPartition(REQUESTS, 0)].end is None
+        assert world.barrier.confirmed == []
         asked = sorted(leader for leader, _ in world.broker.asked)
         assert asked == [LEADER, LEADER, OTHER], "one at a time for each leader"
-        world.fetches.cancel()
+        await world.fetches.close()
+        assert world.broker.is_closed
 
 
 def test_what_moves_to_another_leader_is_asked_for_there() -> None:
@@ -240,22 +356,44 @@ def test_what_moves_to_another_leader_is_asked_for_there() -> None:
     async def scenario(world: World) -> None:
         world.broker.answer((OTHERS, [said(0, error=NotLeaderForPartitionError.errno)]))
         assert await world.fetch() == {}
-        assert world.broker.updates == 1
-        world.broker.leaders[TopicPartition(OTHERS, 0)] = OTHER
+        assert world.broker.doubts == 1
+        world.broker.leaders[OTHERS, 0] = Leader(OTHER, EPOCH + 1)
         world.broker.update_metadata()
         world.broker.answer((OTHERS, [said(0, batch(10, b"a"))]), leader=OTHER)
         assert len(await world.fetch()) == 1
 
 
+@pytest.mark.parametrize("error", [FENCED_LEADER_EPOCH, UNKNOWN_LEADER_EPOCH, NotLeaderForPartitionError.errno])
+def test_another_epoch_is_no_warning_and_no_error_but_a_doubt(error: int, caplog: pytest.LogCaptureFixture) -> None:
+    """The broker knows a newer leader than we do, or is the one that knows less: metadata tell."""
+    caplog.set_level(logging.INFO)
+
+    @in_a_world((OTHERS, 0), (OTHERS, 1), (CHANGES, 0), (REQUESTS, 0))
+    async def scenario(world: World) -> None:
+        world.broker.answer(
+            (OTHERS, [said(0, error=error), said(1, batch(10, b"a"))]),
+            (REQUESTS, [said(0, batch(10, b"r"))]),
+            (CHANGES, [said(0, error=error)]),
+        )
+        brought = await world.fetch()
+        assert brought.keys() == {TopicPartition(OTHERS, 1), TopicPartition(REQUESTS, 0)}
+        assert (brought[TopicPartition(REQUESTS, 0)].end, world.barrier.told) == (None, [])
+        assert world.broker.doubts == 2
+        assert world.position(OTHERS, 0) == 10
+
+    assert caplog.records == []
+
+
 def test_a_partition_without_a_leader_holds_up_no_other() -> None:
     @in_a_world((OTHERS, 0), (OTHERS, 1))
     async def scenario(world: World) -> None:
-        world.broker.leaders[TopicPartition(OTHERS, 1)] = -1
+        world.broker.leaders[OTHERS, 1] = None
         world.broker.answer((OTHERS, [said(0, batch(10, b"a"))]))
         assert len(await world.fetch()) == 1
-        assert world.broker.updates == 1
+        assert world.broker.doubts == 1
         # Metadata that came meanwhile are looked at without being told.
         world.broker.leaders.clear()
+        world.broker.update_metadata()
         world.broker.answer((OTHERS, [said(1, batch(10, b"b"))]))
         assert len(await world.fetch()) == 1
 
@@ -320,9 +458,10 @@ def test_a_broker_that_is_away_is_asked_again_and_its_changes_end_nowhere() -> N
     async def scenario(world: World) -> None:
         world.broker.answers[LEADER].put_nowait(KafkaConnectionError("away"))
         assert await world.fetch() == {}
+        assert (world.barrier.told, world.broker.doubts) == ([], 1)
         world.broker.answer((CHANGES, [said(0, batch(10, b"a"), end=11)]))
         assert len(await world.fetch()) == 1
-        assert world.told == [(LEADER, {0: None}), (LEADER, {0: 11})]
+        assert world.barrier.told == [((CHANGES, 0), 11)]
 
 
 def test_records_from_the_middle_of_a_batch_on() -> None:

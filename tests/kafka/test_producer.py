@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from types import SimpleNamespace
 from typing import Any
 
@@ -20,34 +20,48 @@ from aiokafka.errors import (
 )
 from aiokafka.protocol.transaction import InitProducerIdRequest
 
-from streams.config import Config
 from streams.kafka import producer as producing
+from streams.kafka.cluster import Leader
 from streams.kafka.producer import MOST_UNDER_WAY, Delivery, Numbers, Producer, Sent
 from streams.kafka.protocol import Produced
 from streams.kafka.record_batch import Owner, RecordBatch
+from streams.kafka.records import Place
 from tests.engine.waiting import until
 
 OWNER = Owner(7, 3)
-LEADER = 1
+LEADER, OTHER, EPOCH = 1, 2, 5
 
 
 class Broker:
-    """A client that notes what it is asked to write, and answers when and as it is told to."""
+    """A cluster of one broker, which notes what it is asked to write, and answers when and as it is told to."""
 
     def __init__(self) -> None:
         #: Requests that are not answered: what they write, as (partition, number), and who waits for the answer.
         self.asked: list[tuple[list[tuple[int, int]], asyncio.Future[Any]]] = []
         self.ids = 0
         self.updates = 0
-        self.leaders: dict[int, int] = {}
-        #: No connection to write to at once.
-        self._conns: dict[Any, Any] = {}
-        self.cluster = SimpleNamespace(leader_for_partition=lambda tp: self.leaders.get(tp.partition, LEADER))
+        #: Instead of LEADER in EPOCH.
+        self.leaders: dict[int, Leader | None] = {}
+        #: Which broker was sent each request, and who led its partitions.
+        self.sent_to: list[tuple[int, dict[Place, Leader]]] = []
+        self.followed: set[str] = set()
+        self.known = [LEADER]
+        self.is_closed = False
 
-    async def send(self, _: int, request: Any) -> Any:
-        if isinstance(request, InitProducerIdRequest):
-            self.ids += 1
-            return SimpleNamespace(error_code=0, producer_id=100 + self.ids, producer_epoch=0)
+    def connections(self, _: str) -> Broker:
+        return self
+
+    def leader(self, _: str, partition: int) -> Leader | None:
+        return self.leaders.get(partition, Leader(LEADER, EPOCH))
+
+    async def send(self, node: int, request: Any) -> Any:
+        assert isinstance(request, InitProducerIdRequest)
+        assert node in self.known
+        self.ids += 1
+        return SimpleNamespace(error_code=0, producer_id=100 + self.ids, producer_epoch=0)
+
+    async def send_to_leader(self, node: int, request: Any, leaders: Mapping[Place, Leader]) -> Any:
+        self.sent_to.append((node, dict(leaders)))
         answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         raw = [part for parts in request._topics.values() for part in parts]
         # The partition stands in the part before its batch, the first record's number at byte 53 of the batch.
@@ -67,23 +81,27 @@ class Broker:
         )
         return written
 
-    def get_random_node(self) -> int:
-        return LEADER
+    def nodes(self) -> list[int]:
+        return self.known
 
-    def add_topic(self, _: str) -> None:
-        """Nothing: all topics are known."""
+    def follow(self, topic: str) -> None:
+        self.followed.add(topic)
 
-    async def force_metadata_update(self) -> None:
+    async def refresh(self) -> bool:
         self.updates += 1
+        await asyncio.sleep(0)
+        return True
+
+    async def close(self) -> None:
+        self.is_closed = True
 
 
 class World:
     """A producer, its broker, and what it writes to partitions of one topic as their owner, or under its own id."""
 
     def __init__(self) -> None:
-        self.producer = Producer(Config(bootstrap_servers="127.0.0.1:9"), "test")
         self.broker = Broker()
-        self.producer._client = self.broker
+        self.producer = Producer(self.broker, "test")  # type: ignore[arg-type]
         self.numbers = Numbers(OWNER)
         self.own = Numbers()
 
@@ -217,15 +235,62 @@ def test_an_answer_that_nobody_expects_is_told_and_not_waited_for() -> None:
 
 def test_a_partition_without_a_leader_is_waited_for_and_holds_up_no_other_for_good() -> None:
     async def scenario(world: World) -> None:
-        world.broker.leaders[0] = -1
+        world.broker.leaders[0] = None
         waiting = world.send(0)
         await until(lambda: world.broker.updates > 3)
         assert not world.broker.asked
+        assert world.broker.followed == {"t"}, "the cluster may not have been asked for this topic"
         world.broker.leaders.clear()
         await world.requests(1)
         world.broker.answer(None)
         await waiting.done
         assert waiting.sents[0].offset == 1_000
+
+    in_a_world(scenario)
+
+
+def test_what_a_replaced_leader_does_not_take_is_sent_to_the_next_one_with_its_numbers() -> None:
+    """Each request is given up once one of the leaders that it is about is replaced: it says who they are."""
+
+    async def scenario(world: World) -> None:
+        waiting = world.send(0, 1)
+        await world.requests(1)
+        world.broker.leaders[1] = Leader(OTHER, EPOCH + 1)
+        world.broker.asked.pop()[1].set_exception(KafkaConnectionError("replaced"))
+        await world.requests(2)
+        assert sorted(world.broker.answer(None) + world.broker.answer(None)) == [(0, 0), (1, 0)]
+        await waiting.done
+        old = Leader(LEADER, EPOCH)
+        assert world.broker.sent_to[0] == (LEADER, {("t", 0): old, ("t", 1): old})
+        assert sorted(world.broker.sent_to[1:]) == [
+            (LEADER, {("t", 0): old}), (OTHER, {("t", 1): Leader(OTHER, EPOCH + 1)})
+        ]  # fmt: skip
+
+    in_a_world(scenario)
+
+
+def test_while_no_broker_is_known_the_producer_has_no_id_and_writes_nothing_of_its_own() -> None:
+    async def scenario(world: World) -> None:
+        world.broker.known = []
+        waiting = world.send(0, numbers=world.own)
+        await until(lambda: world.broker.updates > 3)
+        assert (world.broker.ids, world.broker.asked) == (0, [])
+        world.broker.known = [OTHER]
+        await world.requests(1)
+        world.broker.answer(None)
+        await waiting.done
+
+    in_a_world(scenario)
+
+
+def test_stopping_gives_up_what_is_under_way_and_what_is_sent_again() -> None:
+    async def scenario(world: World) -> None:
+        sent, waiting = world.send(0), world.send(1, numbers=world.own)
+        await world.requests(1)
+        await asyncio.wait_for(world.producer.stop(), 5)
+        assert world.broker.is_closed
+        assert not sent.done.done()
+        assert not waiting.done.done()
 
     in_a_world(scenario)
 

@@ -1,4 +1,4 @@
-"""The two requests that we put into bytes ourselves: byte for byte what aiokafka makes, and read as it reads."""
+"""The requests that we put into bytes ourselves: byte for byte what aiokafka's schemas make, and read as they read."""
 
 from __future__ import annotations
 
@@ -7,14 +7,27 @@ from typing import Any
 
 import pytest
 from aiokafka.errors import IncompatibleBrokerVersion
-from aiokafka.protocol.fetch import FetchRequest, FetchResponse_v11
+from aiokafka.protocol.fetch import FetchRequest_v11, FetchResponse_v11
+from aiokafka.protocol.offset import OffsetRequest_v5, OffsetResponse_v5
 from aiokafka.protocol.produce import ProduceRequest, ProduceResponse_v7
+from aiokafka.protocol.types import Array, Int8, Int32, Int64, Schema, String
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streams.kafka.protocol import Fetch, Found, Produce, Produced
+from streams.kafka.protocol import Fetch, Found, Listed, ListOffsets, Produce, Produced
 
-VERSIONS = {0: (3, 7), 1: (4, 11)}
+VERSIONS = {0: (3, 7), 1: (4, 11), 2: (1, 5)}
+NUMBERS = st.integers(0, 2**31 - 1)
+EPOCHS = st.integers(-1, 2**31 - 1)
+#: aiokafka does not send this version, and its schema has an epoch of 64 bits where Kafka's has 32.
+LIST_OFFSETS = Schema(
+    ("replica_id", Int32),
+    ("isolation_level", Int8),
+    ("topics", Array(
+        ("topic", String("utf-8")),
+        ("partitions", Array(("partition", Int32), ("current_leader_epoch", Int32), ("timestamp", Int64))),
+    )),
+)  # fmt: skip
 OFFSETS = st.integers(-1, 2**63 - 1)
 TOPICS = st.lists(st.text("abc.-é", min_size=1, max_size=9), unique=True, max_size=4)
 
@@ -25,13 +38,38 @@ def frame(request: Any) -> bytes:
     return bytes(prepared.build_request_header(correlation_id=7, client_id="worker").encode() + prepared.encode())
 
 
+def theirs(request: Any, body: bytes) -> bytes:
+    """A request that aiokafka does not send by itself, from its header and body."""
+    return bytes(request.build_request_header(7, "worker").encode()) + body
+
+
 @given(TOPICS, st.data())
 def test_a_fetch_is_what_aiokafka_makes(names: list[str], data: st.DataObject) -> None:
-    asked = st.lists(st.tuples(st.integers(0, 2**31 - 1), OFFSETS, st.integers(0, 2**31 - 1)), max_size=4)
+    """But for the leader's epoch, which aiokafka never knows."""
+    asked = st.lists(st.tuples(NUMBERS, EPOCHS, OFFSETS, NUMBERS), max_size=4)
     topics = [(name, data.draw(asked)) for name in names]
-    theirs = FetchRequest(100, 1, 52_428_800, 1, topics)
+    listed = [(name, [(n, epoch, at, -1, most) for n, epoch, at, most in ones]) for name, ones in topics]
+    request = FetchRequest_v11(-1, 100, 1, 52_428_800, 1, 0, -1, listed, [], "")
     ours = Fetch(topics, max_wait_ms=100, min_bytes=1, max_bytes=52_428_800, isolation_level=1)
-    assert frame(ours) == frame(theirs)
+    assert frame(ours) == theirs(request, request.encode())
+
+
+@given(TOPICS, st.data(), st.sampled_from((ListOffsets.END, ListOffsets.BEGIN)))
+def test_the_question_where_partitions_end_is_what_the_schema_makes(
+    names: list[str], data: st.DataObject, which: int
+) -> None:
+    topics = [(name, data.draw(st.lists(st.tuples(NUMBERS, EPOCHS), max_size=4))) for name in names]
+    listed = [(name, [(number, epoch, which) for number, epoch in ones]) for name, ones in topics]
+    body = LIST_OFFSETS.encode((-1, 0, listed))
+    assert frame(ListOffsets(topics, which)) == theirs(OffsetRequest_v5(-1, 0, []), body)
+
+
+@given(TOPICS, st.data())
+def test_the_answer_where_partitions_end_is_read(names: list[str], data: st.DataObject) -> None:
+    found = st.tuples(NUMBERS, st.sampled_from((0, 0, 6, 74)), OFFSETS, OFFSETS, EPOCHS)
+    answered = [(name, data.draw(st.lists(found, max_size=4, unique_by=lambda one: one[0]))) for name in names]
+    answer = ListOffsets([]).decode(BytesIO(OffsetResponse_v5(0, answered).encode()))
+    assert answer == {(name, one[0]): Listed(one[1], one[3]) for name, ones in answered for one in ones}
 
 
 @given(TOPICS, st.data())
