@@ -9,7 +9,7 @@ import asyncio
 import uuid
 from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic, RecordsToDelete
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
@@ -32,7 +32,7 @@ from streams.kafka import acls
 from streams.kafka.faults import DENIED, KafkaFault, TopicMissing, check, denied, plain_faults
 from streams.kafka.metadata import MetadataRequest
 from streams.kafka.patience import patience_s
-from streams.kafka.reaching import CONTROLLER_S, options, persistently, steady
+from streams.kafka.reaching import CONTROLLER, options, persistently, steady
 from streams.topics import KEEP, TopicSpec
 
 __all__ = [
@@ -44,6 +44,7 @@ __all__ = [
 T = TypeVar("T")
 
 POLL_S = 0.1
+OTHERS_S = 1.0  # a broker that lives answers in milliseconds
 #: The answer of a broker that does not tell what a user may do, and the bits for everything.
 NOT_TOLD, ALL = -(1 << 31), -1
 #: Outputs must be allowed to be this many times larger than the inputs they carry, the changelog even more.
@@ -100,12 +101,10 @@ async def partitions_of(config: Config, name: str) -> int:
 
 
 async def _metadata(config: Config, names: Collection[str]) -> tuple[str, list[TopicState]]:
-    answer = await asked(config, lambda admin: admin._send_request(MetadataRequest(names)))
+    cluster_id, found = await asked(config, lambda admin: _topics(admin, names))
     states = []
-    for error_code, name, topic_id, _, partitions, allowed, _ in answer.topics:
+    for error_code, name, topic_id, _, partitions, allowed, _ in found:
         error = for_code(error_code)
-        if error is UnknownTopicOrPartitionError:
-            continue
         if error is TopicAuthorizationFailedError:
             raise denied(config, f"to describe topic {name}")
         if error_code and not partitions:
@@ -115,7 +114,32 @@ async def _metadata(config: Config, names: Collection[str]) -> tuple[str, list[T
         in_sync = min((len(those) for _, _, _, _, _, those, *_ in partitions), default=0)
         rights = ALL if allowed == NOT_TOLD else allowed
         states.append(TopicState(name, topic_id, len(partitions), led, rights, replicas, in_sync))
-    return answer.cluster_id or "", states
+    return cluster_id, states
+
+
+async def _topics(admin: AIOKafkaAdminClient, names: Collection[str]) -> tuple[str, list[Any]]:
+    """The cluster's id, and what there is of these topics as one broker tells it; what it misses, as others do.
+
+    A broker hears of a topic a moment after it was created; while the controller changes, seconds after.
+    """
+    request = MetadataRequest(names)
+    answer = await admin._send_request(request)
+    found = _known(answer)
+    if len(found) < len(names):
+        others = [asyncio.ensure_future(admin._client.send(broker.nodeId, request))
+                  for broker in admin._client.cluster.brokers()]  # fmt: skip
+        done, late = await asyncio.wait(others, timeout=OTHERS_S)
+        for task in late:
+            task.cancel()
+        await asyncio.gather(*others, return_exceptions=True)
+        for task in done:
+            if task.exception() is None:
+                found = _known(task.result()) | found
+    return answer.cluster_id or "", list(found.values())
+
+
+def _known(answer: Any) -> dict[str, Any]:
+    return {topic[1]: topic for topic in answer.topics if for_code(topic[0]) is not UnknownTopicOrPartitionError}
 
 
 async def check_rights(config: Config) -> None:
@@ -177,7 +201,7 @@ async def create_topics(config: Config) -> list[str]:
         for name, spec in ((config.topic(spec.name), spec) for spec in missing)
     ]
     creation = _Creation(new)
-    await asked(config, creation.ask, CONTROLLER_S)
+    await asked(config, creation.ask, CONTROLLER)
     await _wait_until_ready(config)
     return [topic.name for topic in new if topic.name in creation.created]
 
@@ -286,7 +310,7 @@ async def delete_records(config: Config, topic: str, ends: Mapping[int, int]) ->
 
 
 async def asked(
-    config: Config, question: Callable[[AIOKafkaAdminClient], Awaitable[T]], at_least_s: float = 0.0
+    config: Config, question: Callable[[AIOKafkaAdminClient], Awaitable[T]], times: float = 1.0
 ) -> T:
     """What `question` returns, given a client for the cluster's administration; see `persistently`.
 
@@ -308,7 +332,7 @@ async def asked(
             await admin.close()
 
     with plain_faults(config):
-        return await persistently(once, at_least_s)
+        return await persistently(once, times)
 
 
 def problems(

@@ -80,6 +80,9 @@ class _Writing:
             if self._undecided and await self._is_committed(self._undecided[0]):
                 return self._undecided
             self._undecided = []
+            # A transaction that waits for a leader would hold up the readers of all the other partitions.
+            async with Reader(self._config, self._topic) as reader:
+                await reader.ends()
             return await self._write(producer, partitions)
         finally:
             await stopped(producer.stop())

@@ -17,7 +17,7 @@ from streams.kafka.admin import asked
 from streams.kafka.client import started_consumer, stopped
 from streams.kafka.connection import stop_consumer
 from streams.kafka.faults import check, plain_faults
-from streams.kafka.reaching import persistently
+from streams.kafka.reaching import CONTROLLER, persistently
 from streams.kafka.records import Place, TopicPartition
 
 
@@ -43,7 +43,7 @@ class ConsumerGroup:
 
     async def describe(self) -> tuple[str, tuple[GroupMember, ...]]:
         """The group's state in Kafka's word, and its members. Waits for the group's coordinator."""
-        answer = await asked(self._config, self._describe)
+        answer = await asked(self._config, self._describe, CONTROLLER)
         ((_, _, state, _, _, members, *_),) = answer.groups
         return state, tuple(member(*one[2:5]) for one in members)
 

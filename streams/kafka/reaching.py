@@ -24,23 +24,23 @@ from streams.kafka.patience import patience_s
 
 CONNECT_S = 7.0  # if no broker has answered by then, Kafka is called unreachable, within ten seconds of the command
 REQUEST_S = 3.0  # a broker that hangs is given up by then: another one is asked, or the same again
-#: Brokers hand some questions on to the controller. From one that hangs they turn to its successor after 30 s
-#: (controller.socket.timeout.ms).
-CONTROLLER_S = 45.0
+#: Brokers hand some questions on to the controller, and from one that hangs they turn to its successor after 30 s only
+#: (controller.socket.timeout.ms): these get so many times `patience_s`.
+CONTROLLER = 1.5
 AWAY_S = 5.0  # for so long it is not asked again, as long as there are others
 AGAIN_S = 0.1
 
 T = TypeVar("T")
 
 
-async def persistently(ask: Callable[[], Awaitable[T]], at_least_s: float = 0.0) -> T:
-    """What `ask` returns; it is called again while Kafka cannot answer it yet, for `patience_s`, or `at_least_s`.
+async def persistently(ask: Callable[[], Awaitable[T]], times: float = 1.0) -> T:
+    """What `ask` returns; it is called again while Kafka cannot answer it yet, for `patience_s`, so many times that.
 
     Once a broker has answered, that none does is such a case too. Raises what `ask` raised, if only the time was up the
     failure before that.
     """
     loop = asyncio.get_running_loop()
-    deadline = loop.time() + max(patience_s(), at_least_s)
+    deadline = loop.time() + times * patience_s()
     last: BaseException | None = None
     while True:
         try:

@@ -18,7 +18,7 @@ from streams import topics
 from streams.config import Config
 from streams.kafka.admin import asked
 from streams.kafka.faults import check
-from streams.kafka.reaching import CONTROLLER_S
+from streams.kafka.reaching import CONTROLLER
 
 #: Kafka's number of "set for this topic", among the sources of a topic's settings.
 OF_THE_TOPIC = 1
@@ -36,7 +36,7 @@ async def own_settings(config: Config) -> dict[str, dict[str, str]]:
 
 async def alter(config: Config, changes: Settings) -> None:
     """Change settings of topics, and keep the others; returns once every broker of the cluster goes by them."""
-    await asked(config, lambda client: _alter(client, config, changes), CONTROLLER_S)
+    await asked(config, lambda client: _alter(client, config, changes), CONTROLLER)
 
 
 async def _alter(client: AIOKafkaAdminClient, config: Config, changes: Settings) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 import uuid
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -56,6 +57,14 @@ def test_three_replicas_in_sync_are_well() -> None:
 )
 def test_what_a_broken_machine_would_cost_is_said(state: dict[str, Any], expected: tuple[str, str]) -> None:
     assert said(seen(**state), "replication") == [expected]
+
+
+def test_a_read_barrier_that_asks_the_leader_only_is_worth_a_warning() -> None:
+    states = {spec.name: TopicState(spec.name, uuid.uuid4(), **GOOD) for spec in topics.ALL}
+    weak = replace(CONFIG, read_barrier="leader")
+    found = list(judge(weak, Seen("4.3", Cluster("c", states), dict.fromkeys(states), STEADY, None)))
+    assert said(found, "read barrier") == [("warning", "CONSENT_READ_BARRIER is leader")]
+    assert said(seen(), "read barrier") == []
 
 
 def test_settings_that_are_denied_are_said_to_be_unknown() -> None:

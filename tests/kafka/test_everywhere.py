@@ -31,6 +31,8 @@ class Kafka:
         self.aborted = 0
         #: Somebody else's open transaction hides what lies behind, for so many looks.
         self.hidden = 0
+        #: How often all partitions' leaders were asked.
+        self.looked = 0
 
     @property
     def committed(self) -> list[list[str]]:
@@ -76,9 +78,10 @@ class Producer:
 
 
 class Reader:
-    def __init__(self, kafka: Kafka, partition: int) -> None:
+    def __init__(self, kafka: Kafka, partitions: list[int]) -> None:
         self._kafka = kafka
-        self._partition = partition
+        self._partition = partitions[0]
+        self._is_of_all = len(partitions) == PARTITIONS
 
     async def __aenter__(self) -> Reader:
         return self
@@ -87,6 +90,9 @@ class Reader:
         pass
 
     async def ends(self) -> dict[int, int]:
+        if self._is_of_all:
+            self._kafka.looked += 1
+            return {}
         self._kafka.hidden -= 1
         return {self._partition: 0 if self._kafka.hidden >= 0 else len(self._kafka.logs[self._partition])}
 
@@ -116,9 +122,12 @@ def send(kafka: Kafka, monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]
         assert name == CONFIG.settings_writer(100)
         return Producer(kafka)
 
+    def fake_reader(config: Config, topic: str, partitions: list[int] | None = None) -> Reader:
+        return Reader(kafka, partitions or list(range(PARTITIONS)))
+
     monkeypatch.setattr(everywhere, "partitions_of", partitions_of)
     monkeypatch.setattr(everywhere, "started_producer", started_producer)
-    monkeypatch.setattr(everywhere, "Reader", lambda _config, _topic, partitions: Reader(kafka, *partitions))
+    monkeypatch.setattr(everywhere, "Reader", fake_reader)
     sent = asyncio.run(send_settings(CONFIG, "t", 100, b"100:", b"v"))
     return [(one.partition, one.offset) for one in sent]
 
@@ -129,7 +138,7 @@ ONCE = [[b"v"], [b"v"]]
 def test_it_is_in_every_partition(monkeypatch: pytest.MonkeyPatch) -> None:
     kafka = Kafka()
     assert send(kafka, monkeypatch) == [(0, 0), (1, 0)]
-    assert (kafka.committed, kafka.producers) == (ONCE, 1)
+    assert (kafka.committed, kafka.producers, kafka.looked) == (ONCE, 1, 1)
 
 
 def test_what_fails_before_the_commit_is_given_up_and_written_again(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator, Mapping
 
 from streams import topics
-from streams.config import Config
+from streams.config import NOT_PROMISED, Config
 from streams.kafka.admin import Problem, TopicState, problems
 from streams.kafka.conditions import Configs, unmet
 from streams.links import MIN_SECRET
@@ -29,6 +29,8 @@ def judge(config: Config, seen: Seen) -> Iterator[Finding]:
     yield ok("broker", f"Kafka {seen.release} at {config.bootstrap_servers}, cluster {seen.cluster.cluster_id}")
     yield from _topics(list(problems(config, seen.cluster.topics, seen.configs)))
     yield from _replication(seen.cluster.topics, seen.configs)
+    if config.read_barrier != "quorum":
+        yield warning("read barrier", NOT_PROMISED, "unset CONSENT_READ_BARRIER where the brokers are Apache Kafka's")
     if seen.group is None:
         yield skipped("workers", f"there is no topic {config.topic(topics.CHANGES.name)}")
         return
