@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 import pytest
 
+from streams.broker import kafka_jars
 from tests.cluster import Cluster, Place
 from tests.integration.conftest import MakeWorker
 from tests.integration.harness import (
@@ -245,12 +246,12 @@ KINDS: dict[str, Callable[[Scene], None]] = {
 
 
 @pytest.fixture(scope="module")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+def cluster(kafka_version: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     """A cluster that may be hurt; the clients of one say so, hundreds of times."""
     log = logging.getLogger("aiokafka")
     level = log.level
     log.setLevel(logging.CRITICAL)
-    with Cluster(tmp_path_factory.mktemp("cluster")) as cluster:
+    with Cluster(tmp_path_factory.mktemp("cluster"), jars=kafka_jars(version=kafka_version)) as cluster:
         yield cluster
     log.setLevel(level)
 

@@ -22,6 +22,7 @@ from typing import Any
 import pytest
 
 from streams import topics
+from streams.broker import kafka_jars
 from streams.cli import sample
 from streams.config import Config
 from streams.kafka.topic_configs import alter
@@ -99,8 +100,9 @@ class Site:
 
 
 @pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    with Cluster(tmp_path_factory.mktemp("cluster"), nodes=3) as cluster:
+def site(kafka_version: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    jars = kafka_jars(version=kafka_version)
+    with Cluster(tmp_path_factory.mktemp("cluster"), nodes=3, jars=jars) as cluster:
         yield Site(cluster, tmp_path_factory.mktemp("data"))
 
 
