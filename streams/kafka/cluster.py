@@ -154,9 +154,9 @@ class Connections:
                     **self._cluster.login,
                 )
         except (OSError, TimeoutError, RuntimeError, KafkaConnectionError) as error:
-            reason = f"no connection to {address[0]}:{address[1]}: {error or 'no answer'}"
-            self._cluster.away.happens(node, reason)
-            raise KafkaConnectionError(f"broker {node}: {reason}") from error
+            reason = f"{error or 'no answer'}"
+            self._cluster.away.happens(node, f"at {address[0]}:{address[1]}: {reason}")
+            raise KafkaConnectionError(f"broker {node} at {address[0]}:{address[1]}: {reason}") from error
         self._open[node] = conn
         return conn
 

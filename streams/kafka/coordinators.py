@@ -60,31 +60,43 @@ class Coordinators:
         self._known.pop(name, None)
 
     async def find(self, name: str) -> int:
-        """The broker that most of the brokers name; waits for their answers, at most ANSWER_S and a connection's time.
+        """The broker that most of the brokers name. Waits for half of their votes, at most for ANSWER_S.
 
-        Raises KafkaError where none names one, and where this client may not know.
+        Raises KafkaError where none names one in time, and where this client may not know.
         """
         nodes = self._cluster.nodes()
         nodes = random.sample(nodes, min(ASKED_AT_ONCE, len(nodes)))
         request = FindCoordinatorRequest(name, self._kind)
-        answers = await asyncio.gather(*(self._asking.send(node, request) for node in nodes), return_exceptions=True)
+        asked = {asyncio.ensure_future(self._asking.send(node, request)): node for node in nodes}
         votes: dict[int, float] = defaultdict(float)
         errors: list[KafkaError] = []
-        for node, answer in zip(nodes, answers, strict=True):
-            if isinstance(answer, BaseException):
-                if not isinstance(answer, KafkaError):
-                    raise answer
-                errors.append(answer)
-            elif answer.error_code:
-                errors.append(for_code(answer.error_code)(name))
-            else:
-                votes[answer.coordinator_id] += FOR_ITSELF if answer.coordinator_id == node else 1.0
+        try:
+            async with asyncio.timeout(ANSWER_S):
+                left = set(asked)
+                while left and max(votes.values(), default=0.0) < len(nodes) / 2:
+                    done, left = await asyncio.wait(left, return_when=asyncio.FIRST_COMPLETED)
+                    for task in done:
+                        try:
+                            answer = task.result()
+                        except KafkaError as error:
+                            errors.append(error)
+                            continue
+                        if answer.error_code:
+                            errors.append(for_code(answer.error_code)(name))
+                        else:
+                            named = answer.coordinator_id
+                            votes[named] += FOR_ITSELF if named == asked[task] else 1.0
+        except TimeoutError:
+            pass
+        finally:
+            for task in asked:
+                task.cancel()
         if votes:
             return max(votes, key=votes.__getitem__)
         self._cluster.doubt()
         denied = next((error for error in errors if not error.retriable), None)
         if denied is not None:
             raise denied
-        if not errors:
+        if not nodes:
             raise KafkaConnectionError("no broker is known")
-        raise GroupCoordinatorNotAvailableError(name)
+        raise errors[0] if errors else GroupCoordinatorNotAvailableError(name)

@@ -24,6 +24,7 @@ from aiokafka.protocol.coordination import FindCoordinatorRequest
 
 from streams.kafka import log_reader
 from streams.kafka.cluster import Leader
+from streams.kafka.coordinators import GROUP, Coordinators
 from streams.kafka.log_reader import FETCH_BYTES, READ_COMMITTED, READ_UNCOMMITTED, RETRY_S, WAIT_MS, LogReader
 from streams.kafka.protocol import Fetch, Found, Listed, ListOffsets
 from streams.kafka.read_barrier import FENCED_LEADER_EPOCH, OFFSET_OUT_OF_RANGE, UNKNOWN_LEADER_EPOCH
@@ -56,7 +57,7 @@ class World:
         self.next_leader: Leader | None = None
         cluster: Any = self.wire
         barrier: Any = SimpleNamespace(every_end=self._every_end)
-        self.reader = LogReader(cluster, barrier)
+        self.reader = LogReader(cluster, barrier, Coordinators(cluster, "group", GROUP))
 
     def _doubted(self) -> None:
         if self.next_leader is not None:
