@@ -383,7 +383,7 @@ def test_what_is_committed_is_asked_for_until_all_of_it_is_told(fault: Any) -> N
         assert await world.reader.committed(GROUP_NAME, TOPIC, [0, 1]) == {0: 5, 1: 0}
         assert now() > 2 * RETRY_S
         finders = [sent for sent in world.wire.sent if isinstance(sent.request, FindCoordinatorRequest)]
-        assert len(finders) == 3, "it may be elsewhere"
+        assert len(finders) == 3 * len(world.wire.known), "it may be elsewhere"
 
 
 @pytest.mark.parametrize(
@@ -399,10 +399,10 @@ def test_a_right_to_the_commits_that_is_missing_is_told(fault: Any) -> None:
             await world.reader.committed(GROUP_NAME, TOPIC, [0, 1])
 
 
-def test_stopping_closes_all_connections() -> None:
+def test_stopping_closes_the_connections_that_are_its_own() -> None:
     @in_a_world
     async def scenario(world: World) -> None:
         await turns()
         await world.reader.stop()
-        assert world.wire.closed == 2
-        assert world.wire.timeouts.keys() == {"reader", "groups"}
+        assert world.wire.closed == 1
+        assert world.wire.timeouts.keys() == {"reader", "group", "group-finding"}
