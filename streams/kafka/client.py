@@ -27,6 +27,7 @@ from streams.topics import INPUT_BYTES
 
 STOP_S = 3.0
 LINGER_MS = 5  # batches form while a file is read; a lone record hardly waits
+FETCH_BYTES = 1 << 20  # one fetch brings so much: it has to be here within REQUEST_S
 FETCH_WAIT_MS = 200  # what one getmany waits for records
 TRANSACTION_MS = 10_000  # a command killed inside one holds up readers for this long, up to twice that
 Header = tuple[str, bytes]
@@ -250,7 +251,9 @@ async def started_consumer(config: Config, **more: Any) -> AIOKafkaConsumer:
 
     Raises KafkaFault if nobody answers, and what aiokafka raises.
     """
-    consumer = AIOKafkaConsumer(**await options(config), enable_auto_commit=False, **more)
+    consumer = AIOKafkaConsumer(
+        **await options(config), enable_auto_commit=False, fetch_max_bytes=FETCH_BYTES, **more
+    )
     steady(consumer._client)
     try:
         await consumer.start()

@@ -122,8 +122,8 @@ async def _answers(host: str, port: int, arguments: dict[str, Any]) -> None:
 def steady(client: AIOKafkaClient) -> None:
     """Make a client that is not started yet leave out brokers that did not answer, for AWAY_S, where there are others.
 
-    aiokafka takes any broker for what any can answer, the one that hangs again and again; and it takes a connection
-    that breaks while a coordinator is looked for as the end of its producer.
+    What any broker can answer is asked of the one that it begins with. aiokafka takes any broker, the one that hangs
+    again and again; and it takes a connection that breaks while a coordinator is looked for as its producer's end.
     """
     _Steady(client)
 
@@ -133,12 +133,14 @@ class _Steady:
         self._client = client
         self._connect, self._send = client._get_conn, client.send
         self._away: dict[Any, float] = {}
+        self._begun_with = {(host, port) for host, port, _ in collect_hosts(client._bootstrap_servers)}
         client._get_conn, client.send, client.get_random_node = self.connect, self.send, self.node
 
     def node(self) -> int | None:
-        there = [broker.nodeId for broker in self._client.cluster.brokers()]
-        good = [node for node in there if not self._is_away(node)] or there
-        return random.choice(good) if good else None  # noqa: S311 - no secret
+        there = list(self._client.cluster.brokers())
+        good = [broker for broker in there if not self._is_away(broker.nodeId)] or there
+        best = [broker for broker in good if (broker.host, broker.port) in self._begun_with] or good
+        return random.choice(best).nodeId if best else None  # noqa: S311 - no secret
 
     async def connect(self, node_id: Any, **how: Any) -> AIOKafkaConnection | None:
         if self._is_away(node_id):

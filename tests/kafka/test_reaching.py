@@ -204,6 +204,19 @@ def test_any_of_those_that_answer_is_asked() -> None:
     asyncio.run(run())
 
 
+def test_the_one_that_answered_first_is_asked_until_it_does_not() -> None:
+    async def run() -> None:
+        client = Client(3, set(), set())
+        client._bootstrap_servers = "b1:1"
+        assert await tried(client) == {1}
+        client._silent.add(1)
+        with pytest.raises(RequestTimedOutError):
+            await client.send(1, "x")
+        assert {client.get_random_node() for _ in range(30)} == {0, 2}
+
+    asyncio.run(run())
+
+
 def test_one_that_hangs_is_not_connected_to_again_for_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reaching, "AWAY_S", 0.2)
 
