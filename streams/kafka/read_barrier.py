@@ -144,7 +144,7 @@ class ReadBarrier:
                 return None
         known, unknown = found
         return any(
-            one.error in KNOWS_NO_NEWER and place in unknown and unknown[place].error == UNKNOWN_LEADER_EPOCH
+            one.error in (0, OFFSET_OUT_OF_RANGE) and place in unknown and unknown[place].error == UNKNOWN_LEADER_EPOCH
             for place, one in known.items()
         )
 

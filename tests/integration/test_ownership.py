@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
+from unittest.mock import AsyncMock
 
 import pytest
 from aiokafka.errors import KafkaError
@@ -10,7 +12,8 @@ from aiokafka.errors import KafkaError
 from streams import topics
 from streams.engine.outputs import Outputs, RefusedError, Writer
 from streams.kafka.cluster import Cluster
-from streams.kafka.ownership import FencedError, Fences
+from streams.kafka.ownership import FencedError, Fences, OwnershipError
+from streams.kafka.record_batch import Owner
 from tests.integration.conftest import MakeWorld
 from tests.integration.harness import AUDIT, CHANGELOG, World
 
@@ -202,3 +205,29 @@ def test_renewing_keeps_an_owner_and_tells_one_that_lost(owners: tuple[Owning, O
     new.take()
     with pytest.raises(FencedError):
         world.loop.run(old.fences.renew())
+
+
+def test_a_worker_makes_sure_that_this_kafka_refuses_earlier_owners(
+    owners: tuple[Owning, Owning], world: World
+) -> None:
+    one, _ = owners
+    before = world.ends(CHANGELOG)
+    for _ in range(2):
+        world.loop.run(one.fences.check(f"{ID}-check{world.config.topic_prefix}", one.places[1]))
+    assert values(world, CHANGELOG)[-1:] != [None], "nothing was taken of what it tried to write"
+    assert world.ends(CHANGELOG)[0] > before[0], "but the markers"
+
+
+def test_a_kafka_that_takes_what_earlier_owners_write_is_refused(
+    owners: tuple[Owning, Owning], world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, _ = owners
+    taken = one.fences.take
+
+    async def take_once(*args: Any) -> Owner:
+        monkeypatch.setattr(one.fences, "take", AsyncMock())
+        return await taken(*args)
+
+    monkeypatch.setattr(one.fences, "take", take_once)
+    with pytest.raises(OwnershipError, match="takes records of a producer whose epoch is over"):
+        world.loop.run(one.fences.check(f"{ID}-none{world.config.topic_prefix}", one.places[1]))

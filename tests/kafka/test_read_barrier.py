@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
-from aiokafka.errors import KafkaConnectionError
+from aiokafka.errors import IncompatibleBrokerVersion, KafkaConnectionError
 
 from streams.kafka.cluster import Leader
 from streams.kafka.protocol import Found, Listed, ListOffsets
@@ -18,7 +18,9 @@ from streams.kafka.read_barrier import (
     OFFSET_OUT_OF_RANGE,
     ROUND_S,
     SHUNNED_S,
+    UNFIT_S,
     UNKNOWN_LEADER_EPOCH,
+    BarrierError,
     ReadBarrier,
 )
 from streams.kafka.records import Place
@@ -512,3 +514,78 @@ def test_stopping_closes_the_connections() -> None:
     async def scenario(world: World) -> None:
         await world.barrier.stop()
         assert world.wire.closed == 1
+
+
+# The check at a worker's start
+
+
+class Replicas:
+    """Answers the check as Apache Kafka's replicas do, by the epoch that they know, or in a way of their own."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.epochs = dict.fromkeys(world.brokers, EPOCH)
+        #: By broker, what it says instead: a code, or an error that is raised.
+        self.says: dict[int, Any] = {}
+        world.wire.answer = self._answer
+
+    async def _answer(self, node: int, request: Any) -> Any:
+        await asyncio.sleep(0.001)
+        said = self.says.get(node)
+        if isinstance(said, Exception):
+            raise said
+        codes = {place: self._code(node, epoch, said) for place, (epoch, *_) in asked(request).items()}
+        return {place: Found(code, -1, -1, [], b"") for place, code in codes.items()}
+
+    def _code(self, node: int, epoch: int, said: int | None) -> int:
+        if said is not None:
+            return said
+        known = self.epochs[node]
+        return OFFSET_OUT_OF_RANGE if epoch == known else UNKNOWN_LEADER_EPOCH if epoch > known else FENCED_LEADER_EPOCH
+
+
+def test_replicas_that_answer_as_kafkas_are_fit_at_once_and_one_of_them_is_enough() -> None:
+    for away in ([], [2], [3]):
+
+        @in_a_world()
+        async def scenario(world: World, away: list[int] = away) -> None:
+            replicas = Replicas(world)
+            replicas.says = dict.fromkeys(away, KafkaConnectionError("away"))
+            await world.barrier.check(TOPIC)
+            assert now() < 1
+
+
+@pytest.mark.parametrize("replicas", [1, 2])
+def test_where_nobody_needs_to_be_asked_nothing_is_checked(replicas: int) -> None:
+    @in_a_world(replicas, replicas)
+    async def scenario(world: World) -> None:
+        await world.barrier.check(TOPIC)
+        assert world.wire.sent == []
+
+
+@pytest.mark.parametrize(
+    "said",
+    [0, OFFSET_OUT_OF_RANGE, NOT_LEADER_OR_FOLLOWER, UNKNOWN_LEADER_EPOCH, IncompatibleBrokerVersion("Fetch")],
+    ids=["looks at no epoch", "looks at no epoch, nor has records", "no follower answers", "knows none", "is too old"],
+)
+def test_replicas_that_do_not_answer_as_kafkas_are_refused_after_a_while(said: Any) -> None:
+    @in_a_world()
+    async def scenario(world: World) -> None:
+        Replicas(world).says = dict.fromkeys((2, 3), said)
+        with pytest.raises(BarrierError, match=f"{TOPIC} do not say .* CONSENT_READ_BARRIER=leader"):
+            await world.barrier.check(TOPIC)
+        assert UNFIT_S < now() < UNFIT_S + 1
+
+
+def test_brokers_that_are_away_or_do_not_know_their_partitions_yet_are_waited_for() -> None:
+    @in_a_world()
+    async def scenario(world: World) -> None:
+        replicas = Replicas(world)
+        replicas.says = {2: KafkaConnectionError("away"), 3: KafkaConnectionError("away")}
+        checking = asyncio.create_task(world.barrier.check(TOPIC))
+        await asyncio.sleep(10 * UNFIT_S)
+        assert not checking.done()
+        replicas.says = {2: UNKNOWN_TOPIC_OR_PARTITION, 3: KafkaConnectionError("away")}
+        await asyncio.sleep(UNFIT_S / 2)
+        replicas.says = {}
+        await checking

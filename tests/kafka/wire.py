@@ -55,8 +55,16 @@ class Wire:
     def leader(self, topic: str, partition: int) -> Leader | None:
         return self.leaders.get((topic, partition))
 
+    def partitions(self, topic: str) -> list[int]:
+        return [number for name, number in self.leaders if name == topic]
+
     def nodes(self) -> list[int]:
         return list(self.known)
+
+    async def refresh(self) -> bool:
+        self.doubt()
+        await asyncio.sleep(0.1)
+        return True
 
     def doubt(self) -> None:
         self.doubts.append(now())
