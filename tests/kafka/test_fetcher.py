@@ -25,7 +25,7 @@ from aiokafka.protocol.fetch import FetchResponse_v11
 from streams.kafka import fetcher as fetching
 from streams.kafka import read_barrier
 from streams.kafka.cluster import Leader
-from streams.kafka.fetcher import Brought, Fetches
+from streams.kafka.fetcher import Brought, Fetches, UnreadableBatchError
 from streams.kafka.read_barrier import FENCED_LEADER_EPOCH, UNKNOWN_LEADER_EPOCH, ReadBarrier
 from streams.kafka.records import Place
 from tests.kafka.batches import ABORT, COMMIT, PRODUCER, TRANSACTIONAL, batch, marker
@@ -485,6 +485,16 @@ def test_a_damaged_batch_is_told(aborted: Any) -> None:
         damaged[-3] ^= 1
         with pytest.raises(CorruptRecordException):
             await world.taken(bytes(damaged), aborted=aborted)
+        assert world.position(OTHERS, 0) == 10
+
+
+@pytest.mark.parametrize("aborted", [(), [(PRODUCER, 10)]])
+@pytest.mark.parametrize("codec", [5, 6, 7])
+def test_a_batch_of_an_unknown_codec_is_told_in_one_line_with_its_place(codec: int, aborted: Any) -> None:
+    @in_a_world((OTHERS, 0))
+    async def scenario(world: World) -> None:
+        with pytest.raises(UnreadableBatchError, match=r"^p-others-0: the batch at or behind offset 10 cannot be"):
+            await world.taken(batch(10, b"value", attributes=codec), aborted=aborted)
         assert world.position(OTHERS, 0) == 10
 
 
