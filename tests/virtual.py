@@ -10,7 +10,7 @@ from typing import Any
 from unittest.mock import patch
 
 from streams.engine import lane, requests
-from streams.kafka import cluster, fetcher, read_barrier
+from streams.kafka import cluster, fetcher, group_client, read_barrier
 
 #: A test that is not over by then, in its own time, waits for what never comes.
 LIMIT_S = 600.0
@@ -45,7 +45,7 @@ def run(scenario: Callable[[], Awaitable[None]]) -> None:
 
     with ExitStack() as stack, asyncio.Runner(loop_factory=Loop) as runner:
         clock = runner.get_loop().time
-        for module in (cluster, fetcher, read_barrier):
+        for module in (cluster, fetcher, group_client, read_barrier):
             stack.enter_context(patch.object(module, "monotonic", clock))
         for module in (lane, requests):
             stack.enter_context(patch.object(module, "time", SimpleNamespace(monotonic=clock)))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from time import monotonic
 from typing import Any
 
 from aiokafka import AIOKafkaConsumer
@@ -18,6 +19,7 @@ from aiokafka.errors import KafkaConnectionError, KafkaError
 
 from streams.kafka.cluster import CONNECT_S
 from streams.kafka.coordinators import Coordinators
+from streams.logs import Ongoing
 
 log = logging.getLogger(__name__)
 
@@ -25,6 +27,8 @@ log = logging.getLogger(__name__)
 ANSWER_S = 2.0
 #: Pause before a cluster that does not answer is asked again.
 RETRY_S = 0.5
+#: A coordinator that is not found within this time is told of.
+SILENT_S = 5.0
 #: How often the brokers are asked who coordinates the group.
 EVERY_S = 1.0
 
@@ -35,8 +39,23 @@ def adapt(consumer: AIOKafkaConsumer, coordinators: Coordinators) -> None:
     _bound_connecting(client)
     _wait_for_bootstrap(client)
 
+    away = Ongoing(log, "the group has no coordinator yet")
+
     async def coordinator_lookup(_: Any, name: str) -> int:
-        return await coordinators.find(name)
+        began = monotonic()
+        while True:
+            try:
+                found = await coordinators.find(name)
+            except KafkaError as error:
+                if not error.retriable or consumer._coordinator._closing.done():
+                    raise
+                # Kafka makes the topic in which it keeps groups when it is asked for one first.
+                if monotonic() - began > SILENT_S:
+                    away.happens(error)
+                await asyncio.sleep(RETRY_S)
+            else:
+                away.over()
+                return found
 
     client.coordinator_lookup = coordinator_lookup
 

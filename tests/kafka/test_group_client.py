@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 from aiokafka.client import ConnectionGroup
 from aiokafka.conn import CloseReason
-from aiokafka.errors import GroupCoordinatorNotAvailableError, KafkaConnectionError
+from aiokafka.errors import GroupAuthorizationFailedError, GroupCoordinatorNotAvailableError, KafkaConnectionError
 
 from streams.kafka.cluster import CONNECT_S
-from streams.kafka.group_client import ANSWER_S, RETRY_S, CoordinatorWatch, adapt, join_again
+from streams.kafka.group_client import ANSWER_S, RETRY_S, SILENT_S, CoordinatorWatch, adapt, join_again
 from tests.virtual import now, run
 
 GROUP = "a group"
@@ -62,6 +62,7 @@ class Coordinator:
         self.group_id = GROUP
         self.coordinator_id: int | None = OLD
         self.rejoins = 0
+        self._closing: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     def coordinator_dead(self) -> None:
         self.coordinator_id = None
@@ -78,10 +79,12 @@ class World:
         self.coordinator = Coordinator()
         self.consumer: Any = SimpleNamespace(_client=self.client, _coordinator=self.coordinator)
         self.named: Any = OLD
+        self.asked = 0
         self.coordinators: Any = SimpleNamespace(find=self._find)
 
     async def _find(self, name: str) -> int:
         assert name == GROUP
+        self.asked += 1
         if isinstance(self.named, Exception):
             raise self.named
         found: int = self.named
@@ -95,6 +98,42 @@ def test_the_coordinator_is_whom_the_brokers_name() -> None:
         world.named = NEW
         client: Any = world.client
         assert await client.coordinator_lookup(0, GROUP) == NEW
+
+    run(scenario)
+
+
+def test_a_coordinator_that_is_not_there_yet_is_waited_for_and_told_of_only_if_that_takes_long(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def scenario() -> None:
+        world = World()
+        adapt(world.consumer, world.coordinators)
+        client: Any = world.client
+        world.named = GroupCoordinatorNotAvailableError(GROUP)
+        finding = asyncio.create_task(client.coordinator_lookup(0, GROUP))
+        await asyncio.sleep(SILENT_S)
+        assert world.asked > 5
+        assert caplog.text == ""
+        await asyncio.sleep(SILENT_S)
+        assert caplog.text.count("the group has no coordinator yet") == 1
+        world.named = NEW
+        assert await finding == NEW
+
+    run(scenario)
+
+
+@pytest.mark.parametrize("is_closing", [True, False])
+def test_a_stop_or_a_right_that_is_missing_ends_the_search(is_closing: bool) -> None:
+    async def scenario() -> None:
+        world = World()
+        adapt(world.consumer, world.coordinators)
+        client: Any = world.client
+        world.named = GroupCoordinatorNotAvailableError(GROUP) if is_closing else GroupAuthorizationFailedError(GROUP)
+        if is_closing:
+            world.coordinator._closing.set_result(None)
+        with pytest.raises(type(world.named)):
+            await client.coordinator_lookup(0, GROUP)
+        assert world.asked == 1
 
     run(scenario)
 
@@ -169,6 +208,9 @@ def test_the_watch_goes_on_until_it_is_stopped() -> None:
 
 
 def test_joining_again_looks_for_the_coordinator_first() -> None:
-    world = World()
-    join_again(world.consumer)
-    assert (world.coordinator.coordinator_id, world.coordinator.rejoins) == (None, 1)
+    async def scenario() -> None:
+        world = World()
+        join_again(world.consumer)
+        assert (world.coordinator.coordinator_id, world.coordinator.rejoins) == (None, 1)
+
+    run(scenario)
