@@ -236,9 +236,10 @@ class OngoingBy:
 class Seldom(logging.Filter):
     """Lets a warning or error of a library through once, then at most every `every_s` seconds.
 
-    Two lines are alike if logger, level, exception's type, and the message without arguments and numbers are. The next
-    one that passes says how many were held back: `... (and 37 more like it)`. Loggers of ours are not touched, but for
-    those under which Faust's services log; neither is what is logged below the level of a warning.
+    Two lines are alike if logger, level, exception's type, and the message without arguments and numbers are; of our
+    own modules under whose names Faust's services log, if the whole messages are. The next one that passes says how
+    many were held back: `... (and 37 more like it)`. Other loggers of ours are not touched; neither is what is logged
+    below the level of a warning.
 
     For a handler: a logger's filter does not see what is logged to the loggers below it.
     """
@@ -255,7 +256,10 @@ class Seldom(logging.Filter):
         if record.levelno < logging.WARNING or not f"{record.name}.".startswith(_FLOODING):
             return True
         raised = record.exc_info[0] if record.exc_info else None
-        alike = (record.name, record.levelno, raised, _DIGITS.sub("#", str(record.msg)))
+        # Our modules among them name partitions and files, of which each is news.
+        ours = record.name.startswith("streams.")
+        text = record.getMessage() if ours else _DIGITS.sub("#", str(record.msg))
+        alike = (record.name, record.levelno, raised, text)
         now = self._clock()
         at, held = self._passed.pop(alike, (-math.inf, 0))
         if now - at < self._every_s:

@@ -350,3 +350,13 @@ def test_a_worker_holds_the_libraries_back(kind: str, capsys: pytest.CaptureFixt
     for _ in range(20):
         logging.getLogger("aiokafka").error("Unable connect to node with id %s", 2)
     assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+def test_what_our_modules_say_of_one_partition_holds_back_nothing_of_another() -> None:
+    seldom = Seldom()
+    told = [
+        seldom.filter(logging.LogRecord(name, logging.WARNING, "", 0, "partition %d is damaged", (number,), None))
+        for name in ("streams.engine.table", "faust.tables")
+        for number in (1, 2, 2)
+    ]
+    assert told == [True, True, False, True, False, False]
