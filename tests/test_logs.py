@@ -353,7 +353,7 @@ def test_a_worker_holds_the_libraries_back(kind: str, capsys: pytest.CaptureFixt
 
 
 def test_what_our_modules_say_of_one_partition_holds_back_nothing_of_another() -> None:
-    seldom = Seldom()
+    seldom = logs.Seldom()
     told = [
         seldom.filter(logging.LogRecord(name, logging.WARNING, "", 0, "partition %d is damaged", (number,), None))
         for name in ("streams.engine.table", "faust.tables")
