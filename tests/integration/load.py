@@ -52,7 +52,8 @@ class Load:
 
     def _run(self) -> None:
         try:
-            self._world.loop.run(self._write(self._steps))
+            # As long as what is done to brokers meanwhile takes; whoever joins says how long that may be.
+            self._world.loop.start(self._write(self._steps)).result()
         except BaseException as error:
             self._error.append(error)
 
