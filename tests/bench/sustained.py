@@ -77,9 +77,9 @@ class Probe:
         if self.sent < self.rate * LEAST_OF_PROBE:
             return f"only {self.sent:,.0f}/s could be sent"
         if self.end > self.rate * MOST_AT_END_S:
-            return f"the backlog at the end is {self.end / self.rate:.1f} s of the rate"
+            return f"a backlog of {self.end / self.rate:.1f} s is left"
         if self.growth > self.noise:
-            return f"the backlog grows by {self.growth:,.0f} in {self.seconds:.0f} s"
+            return "the backlog grows"
         return None
 
     @property

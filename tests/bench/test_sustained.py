@@ -53,14 +53,12 @@ def test_one_stall_in_the_midst_of_a_minute_holds() -> None:
 def test_a_backlog_that_grows_does_not_hold_even_where_it_is_small() -> None:
     probe = probe_of(10_000, [n * 1.5 for n in range(SAMPLES)])
     assert probe.growth == pytest.approx(898.5)
-    assert probe.why_not == "the backlog grows by 898 in 60 s"
+    assert probe.why_not == "the backlog grows"
 
 
 def test_a_backlog_that_shrinks_holds_until_more_than_a_second_is_left() -> None:
     assert probe_of(10_000, [20_000 - n * 20.0 for n in range(SAMPLES)]).holds
-    assert probe_of(10_000, [30_000 - n * 20.0 for n in range(SAMPLES)]).why_not == (
-        "the backlog at the end is 1.8 s of the rate"
-    )
+    assert probe_of(10_000, [30_000 - n * 20.0 for n in range(SAMPLES)]).why_not == "a backlog of 1.8 s is left"
 
 
 def test_a_rate_that_was_not_sent_does_not_hold() -> None:
