@@ -16,7 +16,7 @@ from tests.bench.checkout import HERE, Checkout
 from tests.bench.figures import CHANGES, DECISIONS, HALF_P50, HALF_P99, LONE_P50, RESTORE, Comparison, Figure
 from tests.bench.kafka import Kafka
 from tests.bench.latency import product_session
-from tests.bench.plan import CUSTOMERS, LEAST_OF_RATE, LOAD, BenchError, Plan
+from tests.bench.plan import CUSTOMERS, LEAST_OF_RATE, LOAD, Plan
 from tests.bench.reference import Expected, expected
 from tests.bench.restore import run_restore
 from tests.bench.stages import say
@@ -50,9 +50,7 @@ def _turn(
     restored = run_restore(system)
     with product_session(system) as session:
         if not found.rate:
-            found.rate = session.probe(decisions.per_second, plan.latency_seconds).worked_off * LOAD
-            if not found.rate:
-                raise BenchError(f"{decisions.per_second:.0f} records per second cannot be sent: give a --rate")
+            found.rate = session.overloaded(decisions.per_second, plan.latency_seconds) * LOAD
         lone = session.lone()
         half = session.load(found.rate, plan.latency_seconds)
     if half.kept is not None and half.kept < LEAST_OF_RATE:

@@ -18,12 +18,12 @@ class Figure:
     form: str
 
 
-CHANGES = Figure("changes per CPU second", True, ",.0f")
-DECISIONS = Figure("decisions per CPU second", True, ",.0f")
-RESTORE = Figure("restore, records per second", True, ",.0f")
-LONE_P50 = Figure("lone request, p50, ms", False, ".2f")
-HALF_P50 = Figure("half load, p50, ms", False, ".2f")
-HALF_P99 = Figure("half load, p99, ms", False, ".2f")
+CHANGES = Figure("changes per CPU s", True, ",.0f")
+DECISIONS = Figure("decisions per CPU s", True, ",.0f")
+RESTORE = Figure("restored records/s", True, ",.0f")
+LONE_P50 = Figure("lone request p50, ms", False, ".2f")
+HALF_P50 = Figure("half load p50, ms", False, ".2f")
+HALF_P99 = Figure("half load p99, ms", False, ".2f")
 FIGURES = (CHANGES, DECISIONS, RESTORE, LONE_P50, HALF_P50, HALF_P99)
 
 

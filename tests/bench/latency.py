@@ -34,10 +34,12 @@ from tests.bench.plan import (
 )
 from tests.bench.process import Worker
 from tests.bench.results import Times
-from tests.bench.sustained import Probe
+from tests.bench.sustained import Probe, first_rate
 from tests.bench.systems import System
 
 ENFORCEMENT = "consent_optout_enforcement_seconds"
+#: Tries to send more than can be done, each at half of the rate of the one before.
+OVERLOADS = 3
 #: Number of opt-outs that were enforced within so many seconds, by seconds.
 Enforced = dict[float, float]
 
@@ -72,12 +74,24 @@ class Session:
         return Times(seen.quantile(0.5), seen.quantile(0.99), seen.rate, kept, *bounds)
 
     def probe(self, rate: float, seconds: float) -> Probe:
-        """What comes of a rate; where it cannot be sent, nothing."""
+        """What comes of a rate; where it cannot be sent or is not answered in time, only that."""
         try:
             seen = self._put(rate, seconds)
-        except LoadError:
-            return Probe(rate, seconds)
+        except LoadError as error:
+            return Probe(rate, seconds, failure=str(error))
         return Probe(rate, seconds, seen.rate, seen.kept_up, seen.backlog)
+
+    def overloaded(self, rate: float, seconds: float) -> float:
+        """Records per second that are worked off while `rate`, which is more than can be done, is sent.
+
+        Raises BenchError where neither this nor a quarter of it can be sent.
+        """
+        found = first_rate(rate, lambda tried: self.probe(tried, seconds), OVERLOADS)
+        if found is None:
+            raise BenchError(
+                f"{self.route.name}: {rate:.0f} records per second cannot be sent, nor a quarter: see --rate"
+            )
+        return found
 
     def _put(self, rate: float, seconds: float) -> Seen:
         return put_under_load(self.kafka, self.worker, self.route, self.answers, rate, seconds)

@@ -88,7 +88,7 @@ def put_under_load(kafka: Kafka, worker: Worker, route: Route, answers: Consumer
     command += [str(rate), str(whole), str(CUSTOMERS)]
     generator = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
     try:
-        found, sent = _collect(generator, worker, route, answers, whole)
+        found, sent = _collect(generator, worker, route, answers, rate, whole)
     finally:
         if generator.poll() is None:
             generator.kill()
@@ -111,7 +111,7 @@ def put_under_load(kafka: Kafka, worker: Worker, route: Route, answers: Consumer
 
 
 def _collect(
-    generator: subprocess.Popen[str], worker: Worker, route: Route, answers: Consumer, seconds: float
+    generator: subprocess.Popen[str], worker: Worker, route: Route, answers: Consumer, rate: float, seconds: float
 ) -> tuple[_Answered, int]:
     """The answered requests of this load, and how many were sent."""
     found = _Answered()
@@ -125,7 +125,7 @@ def _collect(
             worker.check()
             if expected is None and generator.poll() is not None and generator.stdout is not None:
                 if generator.returncode:
-                    raise LoadError(f"{route.name}: the generator of the load failed: the broker cannot take that rate")
+                    raise LoadError(f"{route.name}: the broker cannot take {rate:.0f} records per second")
                 expected = int(generator.stdout.read())
             if time.monotonic() > end:
                 raise LoadError(f"{route.name}: only {len(found)} of {expected} answers in time")

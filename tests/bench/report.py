@@ -26,6 +26,7 @@ MOST_P50 = {1: {HALF: 2.0, HEAVY: 5.0}, 3: {LONE: 2.2, HALF: 2.5, HEAVY: 5.0}}
 MOST_P99 = {1: {HALF: 4.0}}
 MIB = 1 << 20
 WIDTH = 110  # the table is pasted into the README, whatever the terminal
+COMPARISON_WIDTH = 140  # two sides and their ratio, each with its spread
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +132,7 @@ def show(machine: dict[str, str], results: Results, console: Console | None = No
 
 def show_comparison(machine: dict[str, str], found: Comparison, console: Console | None = None) -> None:
     """Print the figures of both checkouts."""
-    _print(machine, [_comparison(found)], console)
+    _print(machine, [_comparison(found)], console or Console(width=COMPARISON_WIDTH))
 
 
 def _print(machine: dict[str, str], tables: list[Table], console: Console | None) -> None:
@@ -223,8 +224,9 @@ def _latency_ratios(table: Table, turns: Turns) -> None:
 
 def _comparison(found: Comparison) -> Table:
     turns = min(len(it.theirs) for it in found.figures)
-    title = f"Two checkouts in turns, half load {found.rate:,.0f} records/s: median of {turns} turns (least-most)"
-    table = _table(title, "", f"theirs, {found.theirs}", f"ours, {found.ours}", "ours to theirs", "target", "")
+    title = f"Ours ({found.ours}) and theirs ({found.theirs}), median of {turns} turns (least-most), "
+    title += f"half load {found.rate:,.0f} records/s"
+    table = _table(title, "", "theirs", "ours", "ours to theirs", "target", "")
     for it in found.figures:
         if it.ratio is None:
             continue

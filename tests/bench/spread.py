@@ -16,8 +16,8 @@ class Spread:
     most: float
 
     def text(self, form: str = ".1f", unit: str = "") -> str:
-        """For a table: `3.5 (3.1-4.2)`; the unit follows each number."""
-        return f"{self.median:{form}}{unit} ({self.least:{form}}-{self.most:{form}}{unit})"
+        """For a table: `3.5 (3.1-4.2)`; the unit follows the median."""
+        return f"{self.median:{form}}{unit} ({self.least:{form}}-{self.most:{form}})"
 
 
 def spread(numbers: Sequence[float]) -> Spread:

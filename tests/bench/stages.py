@@ -105,14 +105,9 @@ def _latency(plan: Plan, system: System, results: Results) -> None:
 def _search(plan: Plan, system: System, asked: float, latency: Latency, where: str) -> None:
     with product_session(system) as session:
         say(f"{where}: what is worked off of {asked:.0f} records per second")
-        overload = session.probe(asked, plan.latency_seconds)
+        start = session.overloaded(asked, plan.latency_seconds)
         say(f"{where}: which rate is sustained, at most {plan.probes} probes of {plan.probe_seconds:.0f} s")
-        search(
-            overload.worked_off or asked / 2,
-            lambda rate: session.probe(rate, plan.probe_seconds),
-            plan.probes,
-            latency.sustained,
-        )
+        search(start, lambda rate: session.probe(rate, plan.probe_seconds), plan.probes, latency.sustained)
 
 
 def _under(session: Session, load: str, rates: dict[str, float], plan: Plan) -> Times:

@@ -55,6 +55,8 @@ class Probe:
     worked_off: float = 0.0
     #: Records sent and not answered, at equal distances from the beginning to the end.
     backlog: Sequence[float] = field(default=(), repr=False)
+    #: Why the load could not be sent or answered at all.
+    failure: str | None = None
 
     @property
     def end(self) -> float:
@@ -74,6 +76,8 @@ class Probe:
     @property
     def why_not(self) -> str | None:
         """Why the rate does not hold, or None if it does."""
+        if self.failure:
+            return self.failure
         if self.sent < self.rate * LEAST_OF_PROBE:
             return f"only {self.sent:,.0f}/s could be sent"
         if self.end > self.rate * MOST_AT_END_S:
@@ -121,6 +125,18 @@ class Sustained:
             if failed.rate > held * step * (1 + SAME):
                 return held * step
         return None
+
+
+def first_rate(asked: float, probe: Callable[[float], Probe], most: int) -> float | None:
+    """What is worked off of more than can be done; a load that cannot be sent is halved, up to so many probes.
+
+    None where none could be sent.
+    """
+    for _ in range(most):
+        if worked_off := probe(asked).worked_off:
+            return worked_off
+        asked /= 2
+    return None
 
 
 def search(start: float, probe: Callable[[float], Probe], most: int, found: Sustained) -> None:

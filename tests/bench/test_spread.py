@@ -16,7 +16,7 @@ def test_a_spread_is_the_median_the_least_and_the_most() -> None:
 
 def test_a_spread_reads_as_the_median_with_its_bounds() -> None:
     assert spread([3.1, 3.5, 4.2]).text() == "3.5 (3.1-4.2)"
-    assert spread([1.0, 2.0, 4.0]).text(".2f", "x") == "2.00x (1.00-4.00x)"
+    assert spread([1.0, 2.0, 4.0]).text(".2f", "x") == "2.00x (1.00-4.00)"
 
 
 def test_the_ratio_is_the_median_of_the_pairs_not_the_ratio_of_the_medians() -> None:

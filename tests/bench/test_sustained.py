@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.bench.sustained import HALF_STEP, STEP, Probe, Sustained, backlog, search
+from tests.bench.sustained import HALF_STEP, STEP, Probe, Sustained, backlog, first_rate, search
 
 SECONDS, SAMPLES = 60.0, 600
 PROBES = 6
@@ -85,6 +85,15 @@ def test_the_search_goes_down_to_what_was_worked_off_and_up_by_steps() -> None:
 def test_a_load_that_cannot_even_be_sent_is_a_step_down() -> None:
     found = Sustained([Probe(20_000, SECONDS)])
     assert found.next_rate == pytest.approx(20_000 / STEP)
+
+
+def test_the_first_rate_is_what_is_worked_off_of_the_first_load_that_can_be_sent() -> None:
+    def probe(rate: float) -> Probe:
+        return Probe(rate, SECONDS, failure="too much") if rate > 50_000 else system_of(10_000)(rate)
+
+    assert first_rate(150_000, probe, 3) == 10_000
+    assert first_rate(450_000, probe, 3) is None
+    assert probe(60_000).why_not == "too much"
 
 
 def test_no_rate_is_sustained_where_all_probes_fail() -> None:
