@@ -22,9 +22,9 @@ Stages, in this order (`--only` takes any of them and adds what they build on):
 - `decisions`: N requests against that state until their decisions are visible.
 - `restore`: a worker with an empty folder reads its changelog; records per second, product and plain Faust.
 - `latency`: first the highest rate that the product sustains (`sustained.py` defines it; a tenth of the records are
-  changes), searched by at most `PROBES` loads of a minute. Then a bare echo (`echo.py`), which is the floor of Kafka and
-  aiokafka, and the product take turns, five times: lone requests, one at a time; half of the rate; nine tenths of it;
-  the loads open, from a generator process (`load.py`). p50 and p99 from produce to consumed output, and until an
+  changes), searched by at most `PROBES` loads of a minute. Then a bare echo (`echo.py`), which is the floor of Kafka
+  and aiokafka, and the product take turns, five times: lone requests, one at a time; half of the rate; nine tenths of
+  it; the loads open, from a generator process (`load.py`). p50 and p99 from produce to consumed output, and until an
   opt-out was enforced by the worker's own metric: the median of the turns, their least and most, and the median of the
   ratios of product to echo, turn by turn. `--rate` gives the half load and leaves the search out.
 - `footprint`: 10 000 and 1 000 000 customers (`--quick`: 100 000), each registered and opted in once: folder size per

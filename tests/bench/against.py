@@ -3,8 +3,8 @@
 In each turn each side gets new topics and a new state, and the same input: changes, decisions, a restore, lone requests
 and half load. The side that begins changes from turn to turn. Only the worker is started from its checkout, by
 `.venv/bin/python -m streams worker` in that folder; broker, topics, load and reader are those of this checkout. The
-half load is the same for both sides in all turns: half of what the other checkout works off in the first turn when it
-is sent more than it can do, unless `--rate` says it.
+half load is the same for both sides in all turns: half of what short loads of the other checkout suggest in the first
+turn (`scout`), unless `--rate` says it.
 
 How far the ratios of a turn are apart says how finely this machine can tell. A comparison of a checkout with itself
 (`--against .`) shows it without any difference of the code.
@@ -50,7 +50,7 @@ def _turn(
     restored = run_restore(system)
     with product_session(system) as session:
         if not found.rate:
-            found.rate = session.overloaded(decisions.per_second, plan.latency_seconds) * LOAD
+            found.rate = session.scout(decisions.per_second, plan.latency_seconds) * LOAD
         lone = session.lone()
         half = session.load(found.rate, plan.latency_seconds)
     if half.kept is not None and half.kept < LEAST_OF_RATE:

@@ -34,12 +34,12 @@ from tests.bench.plan import (
 )
 from tests.bench.process import Worker
 from tests.bench.results import Times
-from tests.bench.sustained import Probe, first_rate
+from tests.bench.sustained import Probe, scout
 from tests.bench.systems import System
 
 ENFORCEMENT = "consent_optout_enforcement_seconds"
-#: Tries to send more than can be done, each at half of the rate of the one before.
-OVERLOADS = 3
+#: Short loads that suggest a first rate.
+SCOUTS = 4
 #: Number of opt-outs that were enforced within so many seconds, by seconds.
 Enforced = dict[float, float]
 
@@ -81,16 +81,14 @@ class Session:
             return Probe(rate, seconds, failure=str(error))
         return Probe(rate, seconds, seen.rate, seen.kept_up, seen.backlog)
 
-    def overloaded(self, rate: float, seconds: float) -> float:
-        """Records per second that are worked off while `rate`, which is more than can be done, is sent.
+    def scout(self, rate: float, seconds: float) -> float:
+        """About how many records per second can be worked off; `rate` is more than that.
 
-        Raises BenchError where neither this nor a quarter of it can be sent.
+        Raises BenchError where no load could be sent.
         """
-        found = first_rate(rate, lambda tried: self.probe(tried, seconds), OVERLOADS)
+        found = scout(rate, lambda tried: self.probe(tried, seconds), SCOUTS)
         if found is None:
-            raise BenchError(
-                f"{self.route.name}: {rate:.0f} records per second cannot be sent, nor a quarter: see --rate"
-            )
+            raise BenchError(f"{self.route.name}: {rate:.0f} records per second and less cannot be sent: see --rate")
         return found
 
     def _put(self, rate: float, seconds: float) -> Seen:

@@ -77,6 +77,8 @@ def _latency_targets(latency: Latency) -> Iterator[Target]:
             limit, ratio = limits.get(latency.brokers, {}).get(load), turns.ratio(attrgetter(name))
             if limit is not None and ratio is not None:
                 void = _void(turns)
+                if load == HEAVY and latency.sustained.probes and not latency.sustained.bounded:
+                    void = "void: no rate failed"
                 yield Target(f"{what}, {name}, to the echo", ratio.median, limit, True, spread=ratio, void=void)
 
 
@@ -179,7 +181,7 @@ def _ratios(results: Results, peer: str) -> Iterator[str]:
 
 def _probes(latency: Latency) -> Table:
     found = latency.sustained
-    rate = "none" if found.rate is None else f"{found.rate:,.0f} records/s"
+    rate = "none" if found.rate is None else f"{'' if found.complete else 'at least '}{found.rate:,.0f} records/s"
     title = f"Sustained on {_brokers(latency)}: {rate}"
     table = _table(title, "probe", "records/s", "seconds", "worked off", "backlog at the end", "growth", "noise", "")
     for number, it in enumerate(found.probes, 1):

@@ -104,8 +104,8 @@ def _latency(plan: Plan, system: System, results: Results) -> None:
 
 def _search(plan: Plan, system: System, asked: float, latency: Latency, where: str) -> None:
     with product_session(system) as session:
-        say(f"{where}: what is worked off of {asked:.0f} records per second")
-        start = session.overloaded(asked, plan.latency_seconds)
+        say(f"{where}: about how much is worked off, from {asked:.0f} records per second on")
+        start = session.scout(asked, plan.latency_seconds)
         say(f"{where}: which rate is sustained, at most {plan.probes} probes of {plan.probe_seconds:.0f} s")
         search(start, lambda rate: session.probe(rate, plan.probe_seconds), plan.probes, latency.sustained)
 

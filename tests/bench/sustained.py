@@ -11,14 +11,16 @@ and not answered by then; it is sampled every `BACKLOG_STEP_S`, after a warm-up.
 
 The bound of two deviations is where one line in forty would lie by chance if a dozen of the samples were independent.
 
-The search takes a first rate from a short load of more than can be done, and probes it. From a rate that holds it goes
-up by `STEP`, from one that does not it goes down by as much, or to what was worked off where that is less; between a
-rate that holds and one that does not it goes on with half of the step. It ends when these two are no more than that
-apart, or after so many probes. The highest rate that held below the lowest that did not is the result.
+The search begins with what short loads of more than can be done suggest (`scout`). From a rate that holds it goes up
+by `STEP`, and by a step more each time that the next one holds too; from one that does not hold it goes down by `STEP`,
+or to what was worked off where that is less. Between a rate that holds and one that does not it goes on by `STEP`, then
+by `HALF_STEP`. It ends when these two are no more than that apart, or after so many probes. The highest rate that held
+below the lowest that did not is the result.
 """
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -32,6 +34,8 @@ MOST_AT_END_S = 1.0
 LEAST_GROWTH_S = 0.05
 DEVIATIONS = 2
 STEP, HALF_STEP = 1.1, 1.05
+#: A short probe of which this share is worked off is near what can be done.
+MOST_OF_SCOUT = 0.95
 #: One step down never halves the rate: what a machine does while it is hindered by others is no guide.
 LEAST_STEP = 0.5
 #: Rates that differ by less than this share are the same rate.
@@ -113,12 +117,22 @@ class Sustained:
         return max((probe.rate for probe in self.probes if probe.holds), default=None)
 
     @property
+    def complete(self) -> bool:
+        """Whether the search came to its end; otherwise a higher rate may be sustained as well."""
+        return bool(self.probes) and self.next_rate is None
+
+    @property
+    def bounded(self) -> bool:
+        """Whether a higher rate than the result was seen to fail."""
+        return any(not probe.holds for probe in self.probes)
+
+    @property
     def next_rate(self) -> float | None:
         """What to probe next; None when the search is over. At least one probe must have been made."""
         failed = min((probe for probe in self.probes if not probe.holds), key=lambda probe: probe.rate, default=None)
         held = self.rate
         if failed is None:
-            return None if held is None else held * STEP
+            return None if held is None else held * STEP ** len(self.probes)
         if held is None:
             return max(min(failed.rate / STEP, failed.worked_off or failed.rate), failed.rate * LEAST_STEP)
         for step in (STEP, HALF_STEP):
@@ -127,16 +141,21 @@ class Sustained:
         return None
 
 
-def first_rate(asked: float, probe: Callable[[float], Probe], most: int) -> float | None:
-    """What is worked off of more than can be done; a load that cannot be sent is halved, up to so many probes.
+def scout(asked: float, probe: Callable[[float], Probe], most: int) -> float | None:
+    """A rate for the search to begin with, from short probes that begin with more than can be done.
 
-    None where none could be sent.
+    Under an overload the generator takes from the worker what both need, and less is worked off than could be. So the
+    next probe is the geometric mean of what was sent and what was worked off, until most of it is worked off; after a
+    load that could not be sent at all it is half of that. Returns the most that was worked off, or None.
     """
+    best = 0.0
     for _ in range(most):
-        if worked_off := probe(asked).worked_off:
-            return worked_off
-        asked /= 2
-    return None
+        found = probe(asked)
+        best = max(best, found.worked_off)
+        if found.worked_off >= asked * MOST_OF_SCOUT:
+            break
+        asked = math.sqrt(asked * found.worked_off) if found.worked_off else asked / 2
+    return best or None
 
 
 def search(start: float, probe: Callable[[float], Probe], most: int, found: Sustained) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.bench.sustained import HALF_STEP, STEP, Probe, Sustained, backlog, first_rate, search
+from tests.bench.sustained import HALF_STEP, STEP, Probe, Sustained, backlog, scout, search
 
 SECONDS, SAMPLES = 60.0, 600
 PROBES = 6
@@ -66,7 +66,7 @@ def test_a_rate_that_was_not_sent_does_not_hold() -> None:
     assert not Probe(10_000, SECONDS).holds
 
 
-@pytest.mark.parametrize("start", [7_000, 9_500, 10_000, 11_000, 14_000, 40_000])
+@pytest.mark.parametrize("start", [8_000, 9_500, 10_000, 11_000, 14_000, 40_000])
 def test_the_search_ends_below_the_capacity_and_within_half_a_step_of_it(start: float) -> None:
     found = searched(start, 10_000)
     assert found.rate is not None
@@ -78,8 +78,17 @@ def test_the_search_ends_below_the_capacity_and_within_half_a_step_of_it(start: 
 def test_the_search_goes_down_to_what_was_worked_off_and_up_by_steps() -> None:
     assert [probe.rate for probe in searched(15_000, 10_000).probes] == pytest.approx([15_000, 10_000, 11_000, 10_500])
     up = searched(9_000, 10_000)
-    assert [probe.rate for probe in up.probes] == pytest.approx([9_000, 9_000 * STEP, 9_000 * STEP**2, 9_900 * 1.05])
+    rates = [9_000, 9_900, 9_900 * STEP**2, 9_900 * STEP, 9_900 * HALF_STEP]
+    assert [probe.rate for probe in up.probes] == pytest.approx(rates)
     assert up.rate == pytest.approx(9_900)
+    assert up.complete
+    assert up.bounded
+
+
+def test_a_search_that_began_far_too_low_says_that_it_saw_no_bound() -> None:
+    found = searched(1_000, 10_000)
+    assert not found.complete
+    assert not found.bounded
 
 
 def test_a_load_that_cannot_even_be_sent_is_a_step_down() -> None:
@@ -87,13 +96,23 @@ def test_a_load_that_cannot_even_be_sent_is_a_step_down() -> None:
     assert found.next_rate == pytest.approx(20_000 / STEP)
 
 
-def test_the_first_rate_is_what_is_worked_off_of_the_first_load_that_can_be_sent() -> None:
-    def probe(rate: float) -> Probe:
-        return Probe(rate, SECONDS, failure="too much") if rate > 50_000 else system_of(10_000)(rate)
+def test_short_loads_lead_from_far_too_much_to_what_can_be_worked_off() -> None:
+    """The more is sent, the less is left to the worker of what it shares with the generator."""
+    asked = []
 
-    assert first_rate(150_000, probe, 3) == 10_000
-    assert first_rate(450_000, probe, 3) is None
-    assert probe(60_000).why_not == "too much"
+    def probe(rate: float) -> Probe:
+        asked.append(rate)
+        worked_off = min(rate, 30_000 - rate / 2)
+        return Probe(rate, 3.0, rate, worked_off) if worked_off > 0 else Probe(rate, 3.0, failure="too much")
+
+    assert scout(64_000, probe, 4) == pytest.approx(20_000, rel=0.15)
+    assert asked[:2] == [64_000, 32_000]
+    assert probe(64_000).why_not == "too much"
+
+
+def test_short_loads_end_with_one_that_is_worked_off_and_with_none_that_can_be_sent() -> None:
+    assert scout(5_000, system_of(10_000), 4) == 5_000
+    assert scout(5_000, lambda rate: Probe(rate, 3.0, failure="too much"), 4) is None
 
 
 def test_no_rate_is_sustained_where_all_probes_fail() -> None:
