@@ -85,7 +85,7 @@ types: $(STAMP) ## mypy, strict, of schemas and streams
 	@echo "types: mypy"
 	@exec $(BIN)/mypy
 
-bench: $(BENCH_STAMP) ## speed and memory beside Quix Streams and plain Faust, about ten minutes (ARGS="--quick": four)
+bench: $(BENCH_STAMP) ## speed and memory beside Quix Streams and plain Faust, about 40 minutes (ARGS="--quick": nine)
 	@echo "bench: python -m tests.bench $(ARGS)"
 	@exec $(BIN)/python -m tests.bench $(ARGS)
 

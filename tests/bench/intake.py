@@ -17,6 +17,7 @@ from pathlib import Path
 
 import httpx
 
+from tests.bench.checkout import ROOT
 from tests.bench.events import ORG, ORG_UNITS, SOURCES, TYPES
 from tests.bench.kafka import Kafka
 from tests.bench.plan import (
@@ -28,7 +29,6 @@ from tests.bench.plan import (
     START_DEADLINE_S,
     BenchError,
 )
-from tests.bench.process import ROOT
 from tests.bench.systems import introduce, product
 
 USER, PASSWORD = "bench", "only for this bench"

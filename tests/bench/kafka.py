@@ -33,18 +33,21 @@ CHUNK = 1_000  # records handed over per call, and between two looks at the deli
 
 
 class Kafka:
-    """One broker, seen from the bench."""
+    """One broker, or a cluster of several, seen from the bench; every topic has a replica on each of `brokers`."""
 
-    def __init__(self, bootstrap: str, partitions: int) -> None:
+    def __init__(self, bootstrap: str, partitions: int, brokers: int = 1) -> None:
         self.bootstrap = bootstrap
         self.partitions = partitions
+        self.replication = brokers
         #: Begins every topic and group of this run: on a broker that is kept, an earlier run's records stay apart.
         self.prefix = f"bench-{int(time.time()):x}-"
         self._admin = AdminClient({"bootstrap.servers": bootstrap, "log_level": LOG_CRITICAL})
 
     def create(self, *names: str) -> None:
-        """Create topics with the run's partition count; those that exist are left alone."""
-        for name, future in self._admin.create_topics([NewTopic(n, self.partitions, 1) for n in names]).items():
+        """Create topics with the run's partitions and replicas, one of which may lag; existing ones are left alone."""
+        config = {"min.insync.replicas": str(max(1, self.replication - 1))}
+        new = [NewTopic(name, self.partitions, self.replication, config=config) for name in names]
+        for name, future in self._admin.create_topics(new).items():
             try:
                 future.result(CALL_S)
             except Exception as error:

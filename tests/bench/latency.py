@@ -1,8 +1,8 @@
-"""Stage `latency`: produce to output at half load, and one at a time; the product beside a bare Kafka echo.
+"""Stage `latency`: produce to output, one at a time, at half load and at nine tenths of what is sustained.
 
-Half of what the worker sustains: first it is asked more than it can answer, by the same generator and with the same
-reader as afterwards, all on the machine's few cores. Then the product alone at nine tenths of that; and at both loads
-how long an opt-out takes to be enforced, by the worker's own metric.
+What is sustained is searched first, see `sustained.py`. Then a bare Kafka echo and the product take turns: in each turn
+a fresh process of one, then a fresh process of the other, gets lone requests, half load and nine tenths. While the
+product is under load, its own metric tells how long opt-outs took to be enforced.
 """
 
 from __future__ import annotations
@@ -12,9 +12,8 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from statistics import median
 
 import httpx
 from confluent_kafka import Consumer, Producer
@@ -31,81 +30,97 @@ from tests.bench.plan import (
     NO_NAGLE,
     START_DEADLINE_S,
     BenchError,
+    LoadError,
 )
 from tests.bench.process import Worker
+from tests.bench.results import Times
+from tests.bench.sustained import Probe, scout
 from tests.bench.systems import System
 
 ENFORCEMENT = "consent_optout_enforcement_seconds"
+#: Short loads that suggest a first rate.
+SCOUTS = 4
 #: Number of opt-outs that were enforced within so many seconds, by seconds.
 Enforced = dict[float, float]
 
 
 @dataclass(frozen=True, slots=True)
-class Latency:
-    """Milliseconds from produce to output, under a load and (lone) without; and until opt-outs were enforced."""
+class Session:
+    """One process of the echo or the product that answers, and the reader of its answers."""
 
-    rate: float
-    #: So much of it was worked off while it came; 1 is all.
-    kept: float
-    p50: float
-    p99: float
-    lone_p50: float
-    #: The least bound of the metric's buckets that half, and 99 of 100, did not exceed.
-    enforced_p50: float | None = None
-    enforced_p99: float | None = None
+    kafka: Kafka
+    worker: Worker
+    route: Route
+    answers: Consumer
+
+    def lone(self) -> Times:
+        """Requests one at a time."""
+        times = sorted(_lone(self, LONE_REQUESTS))
+        return Times(_quantile(times, 0.5), _quantile(times, 0.99))
+
+    def load(self, rate: float, seconds: float) -> Times:
+        """An open load. The share of it that was worked off while it came is told with the times."""
+        measured = self.route.changes is not None
+        before = _enforced(self.worker) if measured else {}
+        seen = self._put(rate, seconds)
+        after = _enforced(self.worker) if measured else {}
+        if seen.rate < rate * LEAST_OF_RATE:
+            # What was not sent is not the load that the table would claim.
+            name = self.route.name
+            raise BenchError(f"{name}: the generator reached {seen.rate:.0f} of {rate:.0f} records per second")
+        kept = min(seen.kept_up / seen.rate, 1.0)
+        during = {bound: count - before.get(bound, 0) for bound, count in after.items()}
+        bounds = [_bound(during, share) if during else None for share in (0.5, 0.99)]
+        return Times(seen.quantile(0.5), seen.quantile(0.99), seen.rate, kept, *bounds)
+
+    def probe(self, rate: float, seconds: float) -> Probe:
+        """What comes of a rate; where it cannot be sent or is not answered in time, only that."""
+        try:
+            seen = self._put(rate, seconds)
+        except LoadError as error:
+            return Probe(rate, seconds, failure=str(error))
+        return Probe(rate, seconds, seen.rate, seen.kept_up, seen.backlog)
+
+    def scout(self, rate: float, seconds: float) -> float:
+        """About how many records per second can be worked off; `rate` is more than that.
+
+        Raises BenchError where no load could be sent.
+        """
+        found = scout(rate, lambda tried: self.probe(tried, seconds), SCOUTS)
+        if found is None:
+            raise BenchError(f"{self.route.name}: {rate:.0f} records per second and less cannot be sent: see --rate")
+        return found
+
+    def _put(self, rate: float, seconds: float) -> Seen:
+        return put_under_load(self.kafka, self.worker, self.route, self.answers, rate, seconds)
 
 
-def middle(rounds: list[Latency]) -> Latency:
-    """The median of each number over several rounds."""
-    columns = zip(*(astuple(it) for it in rounds), strict=True)
-    return Latency(*(None if None in numbers else median(numbers) for numbers in columns))
+@contextmanager
+def product_session(system: System) -> Iterator[Session]:
+    """A worker of the product; what it was sent is committed at the end, or the next one would see it again."""
+    route = Route(system.name, system.requests, system.decisions, system.changes)
+    with _answers(system.kafka, route) as answers, system.start("latency") as worker:
+        session = Session(system.kafka, worker, route, answers)
+        _lone(session, 0)
+        yield session
+        system.kafka.wait_committed(system.group, system.requests)
+        system.kafka.wait_committed(system.group, system.changes)
 
 
-def sustained(system: System, rate: float, seconds: float) -> float:
-    """Records per second that the product works off while more than it can, `rate`, are sent."""
-    with _product(system) as (worker, route, answers):
-        _lone(system.kafka, worker, route, answers, 0)
-        return put_under_load(system.kafka, worker, route, answers, rate, seconds).kept_up
-
-
-def product_latency(system: System, rate: float, seconds: float, *, must_keep: bool = True) -> Latency:
-    """The product, with changes among the requests. Raises BenchError for a load that it must keep and does not."""
-    with _product(system) as (worker, route, answers):
-        lone = _lone(system.kafka, worker, route, answers, LONE_REQUESTS)
-        url = worker.url()
-        before = _enforced(url)
-        seen = put_under_load(system.kafka, worker, route, answers, rate, seconds)
-        after = _enforced(url)
-    kept = _kept(route, rate, seen, must_keep=must_keep)
-    during = {bound: count - before.get(bound, 0) for bound, count in after.items()}
-    bounds = [_bound(during, 0.5), _bound(during, 0.99)]
-    return Latency(seen.rate, kept, seen.quantile(0.5), seen.quantile(0.99), median(lone), *bounds)
-
-
-def echo_latency(kafka: Kafka, folder: Path, rate: float, seconds: float) -> Latency:
+@contextmanager
+def echo_session(kafka: Kafka, folder: Path) -> Iterator[Session]:
     """The floor: a process that consumes and produces the same records and does nothing else.
 
-    It keeps no offsets, so every folder (one per round) has topics of its own.
+    It keeps no offsets, so every folder (one per turn) has topics of its own.
     """
     topics = kafka.prefix + folder.name
     route = Route("echo", topics + "-in", topics + "-out", None)
     kafka.create(route.requests, route.answers)
     command = [sys.executable, "-m", "tests.bench.echo", kafka.bootstrap, route.requests, route.answers]
     with _answers(kafka, route) as answers, Worker("echo", command, {}, folder / "echo.log") as worker:
-        lone = _lone(kafka, worker, route, answers, LONE_REQUESTS)
-        seen = put_under_load(kafka, worker, route, answers, rate, seconds)
-    kept = _kept(route, rate, seen)
-    return Latency(seen.rate, kept, seen.quantile(0.5), seen.quantile(0.99), median(lone))
-
-
-@contextmanager
-def _product(system: System) -> Iterator[tuple[Worker, Route, Consumer]]:
-    """A worker of the product; what it was sent is committed at the end, or the next one would see it again."""
-    route = Route(system.name, system.requests, system.decisions, system.changes)
-    with _answers(system.kafka, route) as answers, system.start("latency") as worker:
-        yield worker, route, answers
-        system.kafka.wait_committed(system.group, system.requests)
-        system.kafka.wait_committed(system.group, system.changes)
+        session = Session(kafka, worker, route, answers)
+        _lone(session, 0)
+        yield session
 
 
 @contextmanager
@@ -117,13 +132,20 @@ def _answers(kafka: Kafka, route: Route) -> Iterator[Consumer]:
         consumer.close()
 
 
-def _lone(kafka: Kafka, worker: Worker, route: Route, answers: Consumer, requests: int) -> list[float]:
+def _lone(session: Session, requests: int) -> list[float]:
     """One request at a time, the next when the answer is there; the first wait includes the worker's start.
 
     Returns milliseconds, those of the first few left out.
     """
+    worker, route = session.worker, session.route
     producer = Producer(
-        {"bootstrap.servers": kafka.bootstrap, "partitioner": "murmur2_random", "linger.ms": 0, **NO_NAGLE}
+        {
+            "bootstrap.servers": session.kafka.bootstrap,
+            "partitioner": "murmur2_random",
+            "linger.ms": 0,
+            "enable.idempotence": True,
+            **NO_NAGLE,
+        }
     )
     times: list[float] = []
     for number in range(LONE_WARMUP + requests):
@@ -131,7 +153,7 @@ def _lone(kafka: Kafka, worker: Worker, route: Route, answers: Consumer, request
         producer.produce(route.requests, value, key)
         producer.poll(0)
         deadline = time.monotonic() + (START_DEADLINE_S if number == 0 else LONE_DEADLINE_S)
-        while (taken := take(answers)) is None:
+        while (taken := take(session.answers)) is None:
             worker.check()
             if time.monotonic() > deadline:
                 raise BenchError(f"{route.name}: no answer to a lone request; its log ends:\n{worker.tail()}")
@@ -141,23 +163,20 @@ def _lone(kafka: Kafka, worker: Worker, route: Route, answers: Consumer, request
     return times[LONE_WARMUP:]
 
 
-def _kept(route: Route, rate: float, seen: Seen, *, must_keep: bool = True) -> float:
-    """The share of a load that was worked off while it came.
-
-    A load that was not sent, or must be worked off and was not, is not the one that the table would claim.
-    """
-    if seen.rate < rate * LEAST_OF_RATE:
-        raise BenchError(f"{route.name}: the generator reached {seen.rate:.0f} of {rate:.0f} records per second")
-    if must_keep and seen.kept_up < rate * LEAST_OF_RATE:
-        raise BenchError(f"{route.name}: {rate:.0f} records per second are more than it can do: {seen.kept_up:.0f}")
-    return min(seen.kept_up / seen.rate, 1.0)
+def _quantile(times: list[float], share: float) -> float:
+    """So many of some times in order are at most this."""
+    return times[min(int(len(times) * share), len(times) - 1)]
 
 
-def _enforced(url: str) -> Enforced:
+def _enforced(worker: Worker) -> Enforced:
     """The worker's count of enforced opt-outs."""
-    families = text_string_to_metric_families(httpx.get(f"{url}/metrics").text)
-    samples = [sample for family in families if family.name == ENFORCEMENT for sample in family.samples]
-    return {float(it.labels["le"]): it.value for it in samples if it.name.endswith("_bucket")}
+    url = f"{worker.url()}/metrics"
+    try:
+        answer = httpx.get(url).raise_for_status()
+    except httpx.HTTPError as error:
+        raise BenchError(f"{worker.name}: {url} could not be read: {error or type(error).__name__}") from error
+    samples = [it for family in text_string_to_metric_families(answer.text) for it in family.samples]
+    return {float(it.labels["le"]): it.value for it in samples if it.name == f"{ENFORCEMENT}_bucket"}
 
 
 def _bound(counts: Enforced, share: float) -> float:

@@ -7,14 +7,18 @@ import platform
 from importlib.metadata import version
 from pathlib import Path
 
+from tests.bench.checkout import HERE
+
 GIB = 1 << 30
 PACKAGES = ("faust-streaming", "aiokafka", "rocksdict", "quixstreams", "confluent-kafka")
 
 
-def describe(kafka_version: str) -> dict[str, str]:
-    """Machine and versions, as label and text, in the order to print them."""
+def describe(kafka_version: str, command: str) -> dict[str, str]:
+    """Commit, command, machine and versions, as label and text, in the order to print them."""
     memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     return {
+        "commit": HERE.commit,
+        "command": command,
         "cpu": f"{_cpu_model()}, {os.cpu_count()} cores",
         "memory": f"{memory / GIB:.0f} GiB",
         "system": f"{platform.system()} {platform.release()}",

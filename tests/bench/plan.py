@@ -6,10 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 #: The stages, in the order in which they run. A stage that needs another's state brings it along (`with_needs`).
-STAGES = ("changes", "decisions", "latency", "restore", "footprint", "intake")
+STAGES = ("changes", "decisions", "restore", "latency", "footprint", "intake")
 #: The systems, the product first: ratios are always the product's number over a peer's.
 PRODUCT = "consent-streams"
 SYSTEMS = (PRODUCT, "kstreams", "quix", "faust")
+#: How many brokers there are: all stages run on one, the throughput of the product and its latency on three as well.
+BROKERS = (1, 3)
 
 #: Full run: the slowest of the fast systems works for about five seconds, so start effects stay below a few percent.
 EVENTS = 200_000
@@ -47,11 +49,19 @@ LOAD, HEAVY_LOAD = 0.5, 0.9
 #: Campaigns ask far more often than customers change their minds; still enough changes that every fence has to wait.
 CHANGE_EVERY = 10
 #: Echo and product take turns this often and the middle of each number counts: one hiccup of the machine spoils a p99.
-LATENCY_ROUNDS = 3
-#: Open loop, seconds per round: some 100 000 answers, after a warm-up that is thrown away.
+LATENCY_ROUNDS = 5
+QUICK_LATENCY_ROUNDS = 2
+#: Open loop, seconds per round and load: some 100 000 answers, after a warm-up that is thrown away.
 LATENCY_SECONDS = 6.0
 QUICK_LATENCY_SECONDS = 3.0
 LATENCY_WARMUP_S = 2.0
+#: A rate that is to be sustained is probed for this long, each time; at most so many rates.
+PROBE_SECONDS = 60.0
+QUICK_PROBE_SECONDS = 10.0
+PROBES = 6
+QUICK_PROBES = 4
+#: How often the backlog of a load is looked at: a probe of ten seconds still has a hundred samples.
+BACKLOG_STEP_S = 0.1
 #: The generator wakes this often and sends what is due.
 PACE_S = 0.001
 #: A few records per request to the broker at full rate, and hardly any delay for a lone one.
@@ -59,7 +69,7 @@ LATENCY_LINGER_MS = 1
 #: Nagle's algorithm and delayed acknowledgements add 40 ms now and then, to everybody's answers: the clients that
 #: measure do without.
 NO_NAGLE = {"socket.nagle.disable": True}
-#: After the last request is sent, answers must arrive within this time, or the load was not sustained.
+#: After a load and as much time again, answers must arrive within this time, or the load is given up.
 DRAIN_DEADLINE_S = 20.0
 #: A generator this far below its rate did not produce the load that the table would claim.
 LEAST_OF_RATE = 0.9
@@ -87,8 +97,16 @@ SETTLE_DEADLINE_S = 60.0
 SLOWEST_LOAD_PER_S = 5_000
 
 
+#: A figure may be worse than the other checkout's by this share.
+MOST_WORSE = 0.03
+
+
 class BenchError(Exception):
     """The run is void: something was late, missing or wrong. The message is one line and says what."""
+
+
+class LoadError(BenchError):
+    """A load could not be sent, or not be worked off in time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +134,21 @@ class Plan:
     def latency_seconds(self) -> float:
         """How long the open-loop load of one round is measured."""
         return QUICK_LATENCY_SECONDS if self.quick else LATENCY_SECONDS
+
+    @property
+    def rounds(self) -> int:
+        """How often two systems take turns."""
+        return QUICK_LATENCY_ROUNDS if self.quick else LATENCY_ROUNDS
+
+    @property
+    def probes(self) -> int:
+        """How many rates are probed at most."""
+        return QUICK_PROBES if self.quick else PROBES
+
+    @property
+    def probe_seconds(self) -> float:
+        """How long a rate is probed."""
+        return QUICK_PROBE_SECONDS if self.quick else PROBE_SECONDS
 
 
 def with_needs(stages: tuple[str, ...]) -> tuple[str, ...]:

@@ -9,9 +9,9 @@ import time
 from pathlib import Path
 from types import TracebackType
 
+from tests.bench.checkout import ROOT
 from tests.bench.plan import POLL_S, STOP_DEADLINE_S, BenchError
 
-ROOT = Path(__file__).resolve().parents[2]
 TICK_S = 1 / os.sysconf("SC_CLK_TCK")
 PAGE = os.sysconf("SC_PAGE_SIZE")
 LAST_LINES = 8
@@ -22,14 +22,14 @@ READY = re.compile(r"worker ready at (\S+) ")
 class Worker:
     """A running worker. Use it as a context manager: leaving ends the process, in order if it can."""
 
-    def __init__(self, name: str, command: list[str], env: dict[str, str], log: Path) -> None:
+    def __init__(self, name: str, command: list[str], env: dict[str, str], log: Path, folder: Path = ROOT) -> None:
         self.name = name
         self.log = log
         log.parent.mkdir(parents=True, exist_ok=True)
         self.started = time.perf_counter()
         with log.open("wb") as sink:
             self._process = subprocess.Popen(
-                command, cwd=ROOT, env={**os.environ, **env}, stdin=subprocess.DEVNULL, stdout=sink, stderr=sink
+                command, cwd=folder, env={**os.environ, **env}, stdin=subprocess.DEVNULL, stdout=sink, stderr=sink
             )
 
     def __enter__(self) -> Worker:

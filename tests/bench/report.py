@@ -4,19 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from typing import Any
+from operator import attrgetter
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.table import Table
 
-from tests.bench.measure import Measured
-from tests.bench.plan import INTAKE_P99_MS, PRODUCT
-from tests.bench.stages import HEAVY, Results
+from tests.bench.figures import Comparison
+from tests.bench.plan import INTAKE_P99_MS, LEAST_OF_RATE, MOST_WORSE, PRODUCT
+from tests.bench.results import HALF, HEAVY, LONE, Latency, Results, Times, Turns, present
+from tests.bench.spread import Spread, spread
+
+if TYPE_CHECKING:
+    from tests.bench.measure import Measured
 
 TITLES = {PRODUCT: "consent-streams", "kstreams": "Kafka Streams", "quix": "Quix Streams"}
-TITLES |= {"faust": "plain Faust", "echo": "bare Kafka echo", HEAVY: "consent-streams, at 90 %"}
+TITLES |= {"faust": "plain Faust", "echo": "bare Kafka echo"}
+LOAD_TITLES = {LONE: "lone requests", HALF: "half load", HEAVY: "90 % of sustained"}
+#: Product to echo at most, by brokers and load: p50, and p99 where there is a target for it.
+MOST_P50 = {1: {HALF: 2.0, HEAVY: 5.0}, 3: {LONE: 2.2, HALF: 2.5, HEAVY: 5.0}}
+MOST_P99 = {1: {HALF: 4.0}}
 MIB = 1 << 20
 WIDTH = 110  # the table is pasted into the README, whatever the terminal
+COMPARISON_WIDTH = 140  # two sides and their ratio, each with its spread
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,11 +38,15 @@ class Target:
     limit: float
     at_most: bool = False
     unit: str = "x"
+    #: Of the runs whose median the ratio is.
+    spread: Spread | None = None
+    #: Why the ratio says nothing, if it does not.
+    void: str | None = None
 
     @property
     def met(self) -> bool:
         """Whether the ratio is on the right side of its limit."""
-        return self.ratio <= self.limit if self.at_most else self.ratio >= self.limit
+        return self.void is None and (self.ratio <= self.limit if self.at_most else self.ratio >= self.limit)
 
 
 def targets(results: Results) -> Iterator[Target]:
@@ -46,16 +60,36 @@ def targets(results: Results) -> Iterator[Target]:
     if {PRODUCT, "faust"} <= results.restore.keys():
         ratio = results.restore[PRODUCT].per_second / results.restore["faust"].per_second
         yield Target("restore, to plain Faust", ratio, 8.0)
-    if {PRODUCT, "echo"} <= results.latency.keys():
-        ours, floor = results.latency[PRODUCT], results.latency["echo"]
-        yield Target("produce to decision p50, to the echo", ours.p50 / floor.p50, 2.0, at_most=True)
-        yield Target("produce to decision p99, to the echo", ours.p99 / floor.p99, 4.0, at_most=True)
+    for latency in results.latency:
+        yield from _latency_targets(latency)
     if len(results.footprint) > 1:
         small, large = results.footprint
         ratio = large.resident_bytes / small.resident_bytes
         yield Target(f"resident memory, {large.customers} to {small.customers} customers", ratio, 1.3, at_most=True)
     for it in results.intake:
         yield Target(f"v2 writes at {it.rate:.0f}/s, p99", it.p99, INTAKE_P99_MS, at_most=True, unit=" ms")
+
+
+def _latency_targets(latency: Latency) -> Iterator[Target]:
+    for load, turns in latency.turns.items():
+        what = f"{_brokers(latency)}: {LOAD_TITLES[load]}"
+        for name, limits in (("p50", MOST_P50), ("p99", MOST_P99)):
+            limit, ratio = limits.get(latency.brokers, {}).get(load), turns.ratio(attrgetter(name))
+            if limit is not None and ratio is not None:
+                void = _void(turns)
+                if load == HEAVY and latency.sustained.probes and not latency.sustained.bounded:
+                    void = "void: no rate failed"
+                yield Target(f"{what}, {name}, to the echo", ratio.median, limit, True, spread=ratio, void=void)
+
+
+def _void(turns: Turns) -> str | None:
+    """An echo that falls behind is no floor: its times are long, and the ratio to them is small."""
+    kept = present(turns.echo, "kept")
+    return f"void: the echo kept {kept.median:.0%}" if kept and kept.median < LEAST_OF_RATE else None
+
+
+def _brokers(latency: Latency) -> str:
+    return "1 broker" if latency.brokers == 1 else f"{latency.brokers} brokers"
 
 
 def as_json(machine: dict[str, str], results: Results) -> dict[str, Any]:
@@ -68,18 +102,50 @@ def as_json(machine: dict[str, str], results: Results) -> dict[str, Any]:
         for stage in ("changes", "decisions")
     }
     rates["restore"] = {name: {"per_second": r.per_second} for name, r in results.restore.items()}
+    rates["sustained"] = {str(it.brokers): it.sustained.rate for it in results.latency}
     found = [{**asdict(t), "met": t.met} for t in targets(results)]
     return {"machine": machine, "measured": asdict(results), "rates": rates, "targets": found}
 
 
+def comparison_as_json(machine: dict[str, str], found: Comparison) -> dict[str, Any]:
+    """Every number of every turn, the ratios and the verdicts."""
+    figures = [
+        {
+            "name": it.figure.name,
+            "ours": it.ours,
+            "theirs": it.theirs,
+            "ratio": asdict(it.ratio) if it.ratio else None,
+            "met": it.met,
+            "clear": it.clear,
+        }
+        for it in found.figures
+    ]
+    return {"machine": machine, "ours": found.ours, "theirs": found.theirs, "rate": found.rate, "figures": figures}
+
+
 def show(machine: dict[str, str], results: Results, console: Console | None = None) -> None:
     """Print whatever has been measured."""
+    tables = [_throughput(results), _restore(results)]
+    for latency in results.latency:
+        tables += [_probes(latency), _latency(latency)]
+    tables += [_footprint(results), _intake(results), _targets(results)]
+    _print(machine, tables, console)
+
+
+def show_comparison(machine: dict[str, str], found: Comparison, console: Console | None = None) -> None:
+    """Print the figures of both checkouts."""
+    _print(machine, [_comparison(found)], console or Console(width=COMPARISON_WIDTH))
+
+
+def _print(machine: dict[str, str], tables: list[Table], console: Console | None) -> None:
     out = console or Console(width=WIDTH)
     for label, text in machine.items():
         out.print(f"[bold]{label}[/bold]: {text}", highlight=False)
-    tables = (_throughput, _latency, _restore, _footprint, _intake, _targets)
-    for table in (make(results) for make in tables):
+    for table in tables:
         if table.row_count:
+            # Below each table, because tables are copied one by one.
+            table.caption = f"commit {machine['commit']}, {machine['command']}"
+            table.caption_justify = "left"
             out.print(table)
 
 
@@ -98,7 +164,7 @@ def _throughput(results: Results) -> Table:
         decisions = results.decisions.get(name)
         cells = [f"{changes.events:,}", f"{changes.per_second:,.0f}", f"{changes.per_cpu_second:,.0f}"]
         cells += [f"{decisions.per_second:,.0f}", f"{decisions.per_cpu_second:,.0f}"] if decisions else ["", ""]
-        table.add_row(TITLES[name], *cells)
+        table.add_row(TITLES.get(name, name), *cells)
     for name in ("kstreams", "quix", "faust"):
         if {PRODUCT, name} <= results.changes.keys():
             table.add_row(f"ratio to {TITLES[name]}", "", *_ratios(results, name))
@@ -113,18 +179,62 @@ def _ratios(results: Results, peer: str) -> Iterator[str]:
             yield f"{ours.per_cpu_second / theirs.per_cpu_second:.1f}x"
 
 
-def _latency(results: Results) -> Table:
-    columns = ("records/s", "worked off", "p50", "p99", "lone p50", "opt-outs enforced, p50", "p99")
-    table = _table("Produce to output, milliseconds", "", *columns)
-    for name, it in results.latency.items():
-        times = (it.p50, it.p99, it.lone_p50)
-        enforced = ("" if bound is None else f"< {bound:g}" for bound in (it.enforced_p50, it.enforced_p99))
-        load = (f"{it.rate:,.0f}", f"{it.kept:.0%}")
-        table.add_row(TITLES[name], *load, *(f"{time:.1f}" for time in times), *enforced)
-    if {PRODUCT, "echo"} <= results.latency.keys():
-        ours, floor = results.latency[PRODUCT], results.latency["echo"]
-        ratios = (ours.p50 / floor.p50, ours.p99 / floor.p99, ours.lone_p50 / floor.lone_p50)
-        table.add_row(f"ratio to {TITLES['echo']}", "", "", *(f"{ratio:.1f}x" for ratio in ratios))
+def _probes(latency: Latency) -> Table:
+    found = latency.sustained
+    rate = "none" if found.rate is None else f"{'' if found.complete else 'at least '}{found.rate:,.0f} records/s"
+    title = f"Sustained on {_brokers(latency)}: {rate}"
+    table = _table(title, "probe", "records/s", "seconds", "worked off", "backlog at the end", "growth", "noise", "")
+    for number, it in enumerate(found.probes, 1):
+        worked_off = f"{min(it.worked_off / it.sent, 1.0):.0%}" if it.sent else ""
+        backlog = (f"{records:,.0f}" for records in (it.end, it.growth, it.noise))
+        table.add_row(str(number), f"{it.rate:,.0f}", f"{it.seconds:.0f}", worked_off, *backlog, it.why_not or "holds")
+    return table
+
+
+def _latency(latency: Latency) -> Table:
+    runs = max(len(turns.product) for turns in latency.turns.values())
+    title = f"Produce to output on {_brokers(latency)}, milliseconds: median of {runs} turns (least-most)"
+    table = _table(title, "", "records/s", "worked off", "p50", "p99")
+    for load, turns in latency.turns.items():
+        for name, times in (("echo", turns.echo), (PRODUCT, turns.product)):
+            if times:
+                table.add_row(f"{LOAD_TITLES[load]}, {TITLES[name]}", *_load(times), *_numbers(times))
+        _latency_ratios(table, turns)
+        enforced = [present(turns.product, name) for name in ("enforced_p50", "enforced_p99")]
+        if any(enforced):
+            table.add_row("  opt-outs enforced within", "", "", *(it.text(".0f") if it else "" for it in enforced))
+    return table
+
+
+def _load(times: list[Times]) -> Iterator[str]:
+    rate, kept = present(times, "rate"), present(times, "kept")
+    yield f"{rate.median:,.0f}" if rate else ""
+    yield f"{kept.median:.0%} ({kept.least:.0%})" if kept else ""
+
+
+def _numbers(times: list[Times]) -> Iterator[str]:
+    for name in ("p50", "p99"):
+        found = present(times, name)
+        yield found.text(".2f") if found else ""
+
+
+def _latency_ratios(table: Table, turns: Turns) -> None:
+    found = [turns.ratio(attrgetter(name)) for name in ("p50", "p99")]
+    if any(found):
+        table.add_row("  ratio to the echo", "", "", *(it.text(".2f", "x") if it else "" for it in found))
+
+
+def _comparison(found: Comparison) -> Table:
+    turns = min(len(it.theirs) for it in found.figures)
+    title = f"Ours ({found.ours}) and theirs ({found.theirs}), median of {turns} turns (least-most), "
+    title += f"half load {found.rate:,.0f} records/s"
+    table = _table(title, "", "theirs", "ours", "ours to theirs", "target", "")
+    for it in found.figures:
+        if it.ratio is None:
+            continue
+        limit = f"at least {1 - MOST_WORSE:g}x" if it.figure.more_is_better else f"at most {1 + MOST_WORSE:g}x"
+        sides = (spread(numbers).text(it.figure.form) for numbers in (it.theirs, it.ours))
+        table.add_row(it.figure.name, *sides, it.ratio.text(".3f", "x"), limit, it.verdict)
     return table
 
 
@@ -156,6 +266,7 @@ def _targets(results: Results) -> Table:
     table = _table("Targets", "", "ratio", "target", "")
     for it in targets(results):
         sign = "at most" if it.at_most else "at least"
-        verdict = "met" if it.met else "[bold]missed[/bold]"
-        table.add_row(it.what, f"{it.ratio:.2f}{it.unit}", f"{sign} {it.limit:g}{it.unit}", verdict)
+        verdict = it.void or ("met" if it.met else "[bold]missed[/bold]")
+        ratio = it.spread.text(".2f", it.unit) if it.spread else f"{it.ratio:.2f}{it.unit}"
+        table.add_row(it.what, ratio, f"{sign} {it.limit:g}{it.unit}", verdict)
     return table

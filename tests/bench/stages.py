@@ -3,39 +3,29 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass, field
 
 from tests.bench import kstreams
-from tests.bench.footprint import Footprint, run_footprint
-from tests.bench.intake import Intake, run_intake
+from tests.bench.footprint import run_footprint
+from tests.bench.intake import run_intake
 from tests.bench.kafka import Kafka
-from tests.bench.latency import Latency, echo_latency, middle, product_latency, sustained
-from tests.bench.measure import Measured
-from tests.bench.plan import CUSTOMERS, HEAVY_LOAD, INTAKE_RATE, LATENCY_ROUNDS, LOAD, PRODUCT, BenchError, Plan
+from tests.bench.latency import Session, echo_session, product_session
+from tests.bench.plan import CUSTOMERS, HEAVY_LOAD, INTAKE_RATE, LOAD, PRODUCT, BenchError, Plan
 from tests.bench.reference import Expected, expected
-from tests.bench.restore import Restored, run_restore
+from tests.bench.restore import run_restore
+from tests.bench.results import HALF, HEAVY, LOADS, LONE, Latency, Results, Times
+from tests.bench.sustained import search
 from tests.bench.systems import System, introduce, peer, product
 from tests.bench.throughput import run_changes, run_decisions
-
-#: In the table of latencies, the product under the heavier of its loads.
-HEAVY = "heavy"
-
-
-@dataclass(slots=True)
-class Results:
-    """Everything measured so far, by system (latency: by route; footprint: small, then large)."""
-
-    changes: dict[str, Measured] = field(default_factory=dict)
-    decisions: dict[str, Measured] = field(default_factory=dict)
-    latency: dict[str, Latency] = field(default_factory=dict)
-    restore: dict[str, Restored] = field(default_factory=dict)
-    footprint: list[Footprint] = field(default_factory=list)
-    intake: list[Intake] = field(default_factory=list)
 
 
 def say(text: str) -> None:
     """A progress line; the tables alone go to stdout."""
     print(f"bench: {text}", file=sys.stderr, flush=True)
+
+
+def on_brokers(name: str, brokers: int) -> str:
+    """What a system is called in the results: on more than one broker it is another one."""
+    return name if brokers == 1 else f"{name}, {brokers} brokers"
 
 
 def run(plan: Plan, kafka: Kafka, results: Results) -> None:
@@ -47,13 +37,13 @@ def run(plan: Plan, kafka: Kafka, results: Results) -> None:
                 say(f"{name}: left out, {why}")
                 continue
             systems[name] = _throughput(plan, kafka, results, name)
-    if "latency" in plan.stages and PRODUCT in systems:
-        _latency(plan, systems[PRODUCT], results)
     if "restore" in plan.stages:
         for name in ("faust", PRODUCT):
             if name in systems:
                 say(f"{name}: restore from the changelog")
                 results.restore[name] = run_restore(systems[name])
+    if "latency" in plan.stages and PRODUCT in systems:
+        _latency(plan, systems[PRODUCT], results)
     if "footprint" in plan.stages and PRODUCT in plan.systems:
         for customers in plan.footprint:
             say(f"{PRODUCT}: footprint of {customers} customers")
@@ -63,42 +53,64 @@ def run(plan: Plan, kafka: Kafka, results: Results) -> None:
         results.intake.append(run_intake(kafka, plan.folder, 2 * plan.latency_seconds))
 
 
+def run_replicated(plan: Plan, kafka: Kafka, results: Results) -> None:
+    """On more than one broker: the product's throughput, from which the search starts, and its latency."""
+    _latency(plan, _throughput(plan, kafka, results, PRODUCT), results)
+
+
 def _throughput(plan: Plan, kafka: Kafka, results: Results, name: str) -> System:
     events = plan.events_of(name)
     right: Expected = expected(events, CUSTOMERS, full_rules=name == PRODUCT)
+    called = on_brokers(name, kafka.replication)
     if name == PRODUCT:
-        system = product(kafka, plan.folder, "main")
-        say(f"{name}: {CUSTOMERS} customers register")
+        system = product(kafka, plan.folder, "main" if kafka.replication == 1 else f"main-{kafka.replication}")
+        say(f"{called}: {CUSTOMERS} customers register")
         introduce(system, CUSTOMERS)
     else:
         system = peer(name, kafka, plan.folder)
-    say(f"{name}: {events} changes")
-    results.changes[name] = run_changes(system, events, right)
+    say(f"{called}: {events} changes")
+    results.changes[called] = run_changes(system, events, right)
     # Who only asks for `restore` needs the changes of every system, but the decisions of none.
     if "decisions" in plan.stages:
-        say(f"{name}: {events} decisions")
-        results.decisions[name] = run_decisions(system, events, right)
+        say(f"{called}: {events} decisions")
+        results.decisions[called] = run_decisions(system, events, right)
     return system
 
 
 def _latency(plan: Plan, system: System, results: Results) -> None:
-    seconds = plan.latency_seconds
-    if plan.rate is not None and plan.rate <= 0:
-        raise BenchError(f"--rate {plan.rate}: must be above zero")
-    whole = plan.rate / LOAD if plan.rate else _sustained(results.decisions[PRODUCT].per_second, system, seconds)
-    rate = whole * LOAD
-    floor: list[Latency] = []
-    ours: list[Latency] = []
-    for turn in range(1, LATENCY_ROUNDS + 1):
-        say(f"latency at {rate:.0f} records per second, {turn} of {LATENCY_ROUNDS}: bare echo, then {PRODUCT}")
-        floor.append(echo_latency(system.kafka, plan.folder / f"echo-{turn}", rate, seconds))
-        ours.append(product_latency(system, rate, seconds))
-    results.latency = {"echo": middle(floor), PRODUCT: middle(ours)}
-    say(f"latency at {whole * HEAVY_LOAD:.0f} records per second: {PRODUCT}")
-    # What is sustained was measured once: where the machine is slower now, that is told and the other stages go on.
-    results.latency[HEAVY] = product_latency(system, whole * HEAVY_LOAD, seconds, must_keep=False)
+    brokers = system.kafka.replication
+    latency = Latency(brokers)
+    results.latency.append(latency)
+    where = f"latency, {brokers} broker{'s' if brokers > 1 else ''}"
+    if plan.rate:
+        whole = plan.rate / LOAD
+    else:
+        _search(plan, system, results.decisions[on_brokers(PRODUCT, brokers)].per_second, latency, where)
+        found = latency.sustained.rate
+        if found is None:
+            tried = latency.sustained.probes
+            raise BenchError(f"{where}: none of {len(tried)} rates is sustained, the last one {tried[-1].rate:.0f}")
+        whole = found
+    rates = {HALF: whole * LOAD, HEAVY: whole * HEAVY_LOAD}
+    for turn in range(1, plan.rounds + 1):
+        say(f"{where}: turn {turn} of {plan.rounds}, lone, {rates[HALF]:.0f} and {rates[HEAVY]:.0f} records per second")
+        with echo_session(system.kafka, plan.folder / f"echo-{brokers}-{turn}") as session:
+            for load in LOADS:
+                latency.turns[load].echo.append(_under(session, load, rates, plan))
+        with product_session(system) as session:
+            for load in LOADS:
+                latency.turns[load].product.append(_under(session, load, rates, plan))
 
 
-def _sustained(asked: float, system: System, seconds: float) -> float:
-    say(f"latency: what {PRODUCT} sustains, of {asked:.0f} records per second")
-    return sustained(system, asked, seconds)
+def _search(plan: Plan, system: System, asked: float, latency: Latency, where: str) -> None:
+    with product_session(system) as session:
+        say(f"{where}: about how much is worked off, from {asked:.0f} records per second on")
+        start = session.scout(asked, plan.latency_seconds)
+        say(f"{where}: which rate is sustained, at most {plan.probes} probes of {plan.probe_seconds:.0f} s")
+        search(start, lambda rate: session.probe(rate, plan.probe_seconds), plan.probes, latency.sustained)
+
+
+def _under(session: Session, load: str, rates: dict[str, float], plan: Plan) -> Times:
+    if load == LONE:
+        return session.lone()
+    return session.load(rates[load], plan.latency_seconds)

@@ -9,11 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.bench import kstreams
+from tests.bench.checkout import HERE, ROOT, Checkout
 from tests.bench.events import registration_records, settings_record
 from tests.bench.kafka import Kafka
 from tests.bench.measure import watch
 from tests.bench.plan import PRODUCT, BenchError
-from tests.bench.process import ROOT, Worker
+from tests.bench.process import Worker
 
 COMMAND_DEADLINE_S = 60.0
 
@@ -35,6 +36,8 @@ class System:
     env: dict[str, str]
     #: Whether its answers follow the domain in full, or the peers' reduced job.
     full_rules: bool
+    #: Where its worker is started.
+    root: Path = ROOT
 
     @property
     def state(self) -> Path:
@@ -43,7 +46,8 @@ class System:
 
     def start(self, what: str, **env: str) -> Worker:
         """Start its worker; `what` names the log."""
-        return Worker(f"{self.name} ({what})", list(self.command), {**self.env, **env}, self.folder / f"{what}.log")
+        log = self.folder / f"{what}.log"
+        return Worker(f"{self.name} ({what})", list(self.command), {**self.env, **env}, log, self.root)
 
     def markers(self, topic: str) -> int:
         """How many offsets of an output topic a start takes for itself: one for each owner of each partition."""
@@ -55,14 +59,18 @@ class System:
         return [t for t in self.kafka.topics() if self.prefix in t and "changelog" in t]
 
 
-def product(kafka: Kafka, folder: Path, role: str) -> System:
-    """The product: its own commands, its own topics below a prefix, everything on."""
+def product(kafka: Kafka, folder: Path, role: str, checkout: Checkout = HERE) -> System:
+    """The product: its own topics below a prefix, everything on.
+
+    The worker is that of the checkout; the topics are created by the commands of this one.
+    """
     prefix = f"{kafka.prefix}{role}-"
     folder = folder / prefix.rstrip("-")
     env = {
         "CONSENT_BOOTSTRAP_SERVERS": kafka.bootstrap,
         "CONSENT_DATADIR": str(folder / "state"),
         "CONSENT_PARTITIONS": str(kafka.partitions),
+        "CONSENT_REPLICATION": str(kafka.replication),
         "CONSENT_TOPIC_PREFIX": prefix,
         "CONSENT_HTTP_PORT": "0",
     }
@@ -77,9 +85,10 @@ def product(kafka: Kafka, folder: Path, role: str) -> System:
         audit=prefix + "consent.audit",
         decisions=prefix + "eligibility.decisions",
         group=prefix + "consent-streams",
-        command=(sys.executable, "-m", "streams", "worker"),
+        command=(checkout.python, "-m", "streams", "worker"),
         env=env,
         full_rules=True,
+        root=checkout.root,
     )
 
 
