@@ -28,6 +28,8 @@ log = logging.getLogger(__name__)
 
 #: One round of questions takes at most this long. What is not answered then is asked anew, by what is known then.
 ROUND_S = 1.0
+#: Less than a round, so that a connection on which nothing comes any more is closed before its round gives up.
+ANSWER_S = 0.8 * ROUND_S
 #: Replicas beyond the least number are asked when the first have not answered after this time.
 MORE_AFTER_S = 0.05
 #: A broker that did not answer is not among the first to be asked for this long.
@@ -89,7 +91,7 @@ class ReadBarrier:
         self._cluster = cluster
         self._min_in_sync = min_in_sync
         self._quorum = quorum
-        self._connections: Connections = cluster.connections("barrier", ROUND_S)
+        self._connections: Connections = cluster.connections("barrier", ANSWER_S)
         self._sure: dict[Place, _Sure] = {}
         #: The highest end that each partition was heard to have: where a leader can be asked for the end by a fetch.
         self._heard: dict[Place, int] = {}
