@@ -40,6 +40,8 @@ log = logging.getLogger(__name__)
 
 #: FENCED_LEADER_EPOCH and UNKNOWN_LEADER_EPOCH: the broker knows another epoch, or not yet this one.
 MOVED = frozenset({74, 75})
+#: A broker that lives answers a fetch sooner, however much it brings; a connection on which nothing comes is closed.
+ANSWER_S = 10.0
 #: Pause between two looks at whether there is something to fetch again.
 LOOK_S = 0.02
 
@@ -106,7 +108,7 @@ class Fetches:
         self._fetcher = consumer._fetcher
         self._cluster = cluster
         self._barrier = barrier
-        self._connections: Connections = cluster.connections("fetch")
+        self._connections: Connections = cluster.connections("fetch", ANSWER_S)
         self._changes = changes
         self._requests = requests
         self._in_order = in_order

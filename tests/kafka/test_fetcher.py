@@ -59,7 +59,7 @@ class Brokers:
         self.version = 0
         self.is_closed = False
 
-    def connections(self, _: str) -> Brokers:
+    def connections(self, _: str, timeout_s: float) -> Brokers:
         return self
 
     def leader(self, topic: str, number: int) -> Leader | None:

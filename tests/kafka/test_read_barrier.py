@@ -364,7 +364,7 @@ def test_the_question_waits_for_nothing_and_reads_next_to_nothing() -> None:
             one.request._BEGIN.unpack(one.request._begin) for one in world.wire.fetches()
         }
         assert (replica, wait_ms, least, most, level, session, session_epoch) == (-1, 0, 0, 1, 0, 0, -1)
-        assert world.wire.timeouts["barrier"] == ROUND_S
+        assert world.wire.timeouts["barrier"] < ROUND_S, "a dead connection is closed before a round gives up"
 
 
 def test_a_leader_is_asked_for_the_end_once_in_each_epoch_before_its_fetches_count() -> None:
