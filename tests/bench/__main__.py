@@ -112,16 +112,19 @@ def _bench(args: argparse.Namespace, folder: Path) -> int:
     where = " and ".join(map(str, counts))
     machine["run"] = f"{plan.events:,} events, {plan.partitions} partitions, brokers: {where}, {', '.join(plan.stages)}"
     code = 0
-    for count in counts:
-        try:
-            with brokers(count, folder / f"kafka-{count}", args.bootstrap) as bootstrap:
-                measure = run if count == 1 else run_replicated
-                measure(plan, Kafka(bootstrap, plan.partitions, count), results)
-        except (BenchError, KafkaException) as error:
-            say(f"FAILED: {error}")
-            code = 1
-    show(machine, results)
-    _write(args.json, as_json(machine, results))
+    try:
+        for count in counts:
+            try:
+                with brokers(count, folder / f"kafka-{count}", args.bootstrap) as bootstrap:
+                    measure = run if count == 1 else run_replicated
+                    measure(plan, Kafka(bootstrap, plan.partitions, count), results)
+            except (BenchError, KafkaException) as error:
+                say(f"FAILED: {error}")
+                code = 1
+    finally:
+        # A run that is interrupted tells what it has measured, too.
+        show(machine, results)
+        _write(args.json, as_json(machine, results))
     return code
 
 
@@ -138,8 +141,9 @@ def _against(args: argparse.Namespace, folder: Path) -> int:
     except (BenchError, KafkaException) as error:
         say(f"FAILED: {error}")
         code = 1
-    show_comparison(machine, found)
-    _write(args.json, comparison_as_json(machine, found))
+    finally:
+        show_comparison(machine, found)
+        _write(args.json, comparison_as_json(machine, found))
     return code
 
 

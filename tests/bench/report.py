@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from tests.bench.measure import Measured
 
 TITLES = {PRODUCT: "consent-streams", "kstreams": "Kafka Streams", "quix": "Quix Streams"}
-TITLES |= {"faust": "plain Faust", "echo": "bare Kafka echo"}
-LOAD_TITLES = {LONE: "lone requests", HALF: "half load", HEAVY: "90 % of sustained"}
+TITLES |= {"faust": "plain Faust"}
+LOAD_TITLES = {LONE: "lone requests", HALF: "half load", HEAVY: "90 % load"}
 #: Product to echo at most, by brokers and load: p50, and p99 where there is a target for it.
 MOST_P50 = {1: {HALF: 2.0, HEAVY: 5.0}, 3: {LONE: 2.2, HALF: 2.5, HEAVY: 5.0}}
 MOST_P99 = {1: {HALF: 4.0}}
@@ -151,7 +151,7 @@ def _print(machine: dict[str, str], tables: list[Table], console: Console | None
 
 def _table(title: str, *columns: str) -> Table:
     table = Table(title=title, title_justify="left")
-    table.add_column(columns[0])
+    table.add_column(columns[0], no_wrap=True)
     for column in columns[1:]:
         table.add_column(column, justify="right")
     return table
@@ -196,9 +196,9 @@ def _latency(latency: Latency) -> Table:
     title = f"Produce to output on {_brokers(latency)}, milliseconds: median of {runs} turns (least-most)"
     table = _table(title, "", "records/s", "worked off", "p50", "p99")
     for load, turns in latency.turns.items():
-        for name, times in (("echo", turns.echo), (PRODUCT, turns.product)):
+        for name, times in (("bare echo", turns.echo), (PRODUCT, turns.product)):
             if times:
-                table.add_row(f"{LOAD_TITLES[load]}, {TITLES[name]}", *_load(times), *_numbers(times))
+                table.add_row(f"{LOAD_TITLES[load]}, {name}", *_load(times), *_numbers(times))
         _latency_ratios(table, turns)
         enforced = [present(turns.product, name) for name in ("enforced_p50", "enforced_p99")]
         if any(enforced):
