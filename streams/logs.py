@@ -22,6 +22,9 @@ from typing import Any, Final
 
 #: What libraries say at these levels is for their makers, or names URLs and headers, which hold tokens and identifiers.
 _QUIET: Final = {
+    # What ends of a rebalance or a coordinator mean for the worker is told by ours.
+    "aiokafka.consumer.group_coordinator": logging.ERROR,
+    "mode.timers": logging.ERROR,
     "httpcore": logging.WARNING,
     "httpx": logging.WARNING,
     "python_multipart": logging.ERROR,
@@ -110,12 +113,14 @@ class Ongoing:
 
     :param log: where the lines go, all at `level`.
     :param what: the condition, as the line's beginning.
+    :param after_s: seconds that it must have gone on for before it is logged; what passes sooner is not.
     :param every_s: seconds between two lines.
     :param clock: monotonic seconds.
     """
 
     __slots__ = (
-        "_clock", "_every_s", "_level", "_log", "_said_at", "_said_now", "_seen_at", "_since", "_times", "_what",
+        "_after_s", "_clock", "_every_s", "_level", "_log", "_said_at", "_said_now", "_seen_at", "_since", "_times",
+        "_what",
     )  # fmt: skip
 
     def __init__(
@@ -123,11 +128,13 @@ class Ongoing:
         log: logging.Logger,
         what: str,
         *,
+        after_s: float = 0.0,
         every_s: float = EVERY_S,
         level: int = logging.WARNING,
         clock: Callable[[], float] = monotonic,
     ) -> None:
         self._log = log
+        self._after_s = after_s
         self._what = what
         self._every_s = every_s
         self._level = level
@@ -152,13 +159,14 @@ class Ongoing:
         if self._since is None:
             self._since = now
         self._times += 1
-        if now - self._said_at < self._every_s:
+        if now - self._said_at < self._every_s or now - self._since < self._after_s:
             return
         text = repr(detail) if isinstance(detail, BaseException) else str(detail)
         line = f"{self._what}: {text}" if text else self._what
         if self._times > 1:
-            started = f"for {now - self._since:.0f} s, " if self._said_now else ""
-            line = f"{line} ({started}{self._times} times since the last line)"
+            is_first = self._said_at == -math.inf
+            started = f"for {now - self._since:.0f} s, " if self._said_now or is_first else ""
+            line = f"{line} ({started}{self._times} times{'' if is_first else ' since the last line'})"
         self._said_at, self._said_now, self._times = now, True, 0
         self._log.log(self._level, "%s", line, **more)
 
@@ -191,11 +199,14 @@ class OngoingBy:
         log: logging.Logger,
         what: str,
         *,
+        after_s: float = 0.0,
         every_s: float = EVERY_S,
         level: int = logging.WARNING,
         clock: Callable[[], float] = monotonic,
     ) -> None:
-        self._make: Callable[[str], Ongoing] = partial(Ongoing, log, every_s=every_s, level=level, clock=clock)
+        self._make: Callable[[str], Ongoing] = partial(
+            Ongoing, log, after_s=after_s, every_s=every_s, level=level, clock=clock
+        )
         self._what = what
         self._every_s = every_s
         self._clock = clock

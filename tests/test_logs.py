@@ -360,3 +360,20 @@ def test_what_our_modules_say_of_one_partition_holds_back_nothing_of_another() -
         for number in (1, 2, 2)
     ]
     assert told == [True, True, False, True, False, False]
+
+
+def test_what_passes_soon_is_not_logged_where_that_is_no_news(
+    clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    one = logs.Ongoing(logging.getLogger("here"), "it is away", after_s=1.0, clock=clock)
+    for _ in range(3):
+        one.happens("soon over")
+        clock.now += 0.5
+        one.happens("soon over")
+        one.over()
+    assert caplog.messages == []
+    for _ in range(4):
+        one.happens("not yet back")
+        clock.now += 0.5
+    one.over()
+    assert caplog.messages == ["it is away: not yet back (for 1 s, 9 times)", "it is away: over after 2 s"]

@@ -25,7 +25,7 @@ from mode.utils.futures import maybe_async
 
 from streams import topics
 from streams.engine.records import Batch
-from streams.kafka.cluster import by_topic
+from streams.kafka.cluster import NEWS_S, by_topic
 from streams.kafka.connection import stop_consumer
 from streams.kafka.errors import IllegalStateError, KafkaError
 from streams.kafka.fetcher import Fetches
@@ -111,7 +111,7 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
     async def on_start(self) -> None:
         await super().on_start()
         self.held = set()
-        self._not_committed = Ongoing(log, "offsets are not committed yet")
+        self._not_committed = Ongoing(log, "offsets are not committed yet", after_s=NEWS_S)
         coordinator = self._ensure_consumer()._coordinator
         session_s = self.app.conf.broker_session_timeout
         beat = coordinator._do_heartbeat

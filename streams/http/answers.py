@@ -33,18 +33,24 @@ class Answers:
                 self._early[partition, offset] = body
 
     async def ask(self, engine: Engine, partition: int, key: bytes, value: bytes, patience_s: float) -> bytes | None:
-        """The decision on one request. Raises TimeoutError; the request stays in the log and will be answered there."""
-        self._pending[partition] += 1
-        try:
-            offset = await engine.requests_writer.append(self._topic, partition, key, value)
-        finally:
-            self._pending[partition] -= 1
-            early, self._early = self._early, ({} if not +self._pending else self._early)
-        if (partition, offset) in early:
-            return early.pop((partition, offset))
-        future = self._waiting[partition, offset] = asyncio.get_running_loop().create_future()
-        try:
-            return await asyncio.wait_for(future, patience_s)
-        finally:
-            self._waiting.pop((partition, offset), None)
+        """The decision on one request.
+
+        Raises TimeoutError after `patience_s`, the time that writing it takes included; what is in the log by then, or
+        gets there, will be answered there.
+        """
+        async with asyncio.timeout(patience_s):
+            self._pending[partition] += 1
+            try:
+                offset = await engine.requests_writer.append(self._topic, partition, key, value)
+            finally:
+                self._pending[partition] -= 1
+                early, self._early = self._early, ({} if not +self._pending else self._early)
+            if (partition, offset) in early:
+                return early.pop((partition, offset))
+            future: asyncio.Future[bytes | None] = asyncio.get_running_loop().create_future()
+            self._waiting[partition, offset] = future
+            try:
+                return await future
+            finally:
+                self._waiting.pop((partition, offset), None)
 

@@ -23,7 +23,7 @@ from streams.engine.partition import Partition
 from streams.http.access import token_headers
 from streams.http.gathering import Gathering
 from streams.http.tls import trusted
-from streams.logs import about
+from streams.logs import OngoingBy, about
 
 log = logging.getLogger(__name__)
 
@@ -61,6 +61,7 @@ class Owners:
         self._config = config
         self._engine = engine
         self._owner_of = owner_of
+        self._away = OngoingBy(log, "the worker at %s does not answer")
         self._end_of = Gathering(self._ends_of, MOST_AT_ONCE)
         self._client = httpx.AsyncClient(
             headers=token_headers(config), timeout=MAX_WAIT_MS / 1000 + ANSWER_MARGIN_S, verify=trusted(config)
@@ -158,9 +159,9 @@ class Owners:
             answer = await self._client.request(method, target, content=body, headers=[*headers, (HOP.encode(), b"1")])
         except httpx.HTTPError as exc:
             # Not its text: that may quote the headers, and with them who asks.
-            place = about(topics.CHANGES.name, number)
-            log.warning("the owner, %s, does not answer: %s", url, type(exc).__name__, extra=place)
+            self._away.happens(url, type(exc).__name__, extra=about(topics.CHANGES.name, number))
             return retry(f"the worker of partition {number} does not answer")
+        self._away.over(url)
         kept = {name: answer.headers[name] for name in ("content-type", "retry-after") if name in answer.headers}
         return Response(answer.content, answer.status_code, headers=kept)
 

@@ -42,6 +42,10 @@ ANSWER_S = 1.0
 CONNECT_S = 3.0
 #: Whoever leads answers sooner than this. Later it is not waited for if a newer leader is known.
 LATE_S = 1.0
+#: Whoever has not answered for this long may be a leader no more.
+HANGS_S = 0.5
+#: What passes sooner is no news.
+NEWS_S = 1.0
 #: The least time between two rounds of questions.
 APART_S = 0.1
 
@@ -100,6 +104,11 @@ class Connections:
         finally:
             del self._to_leaders[number]
 
+    def waiting_for(self) -> Iterable[Place]:
+        """The partitions whose leaders have not answered for some time."""
+        since = monotonic() - HANGS_S
+        return [place for sent, _, leaders in self._to_leaders.values() if sent < since for place in leaders]
+
     def leaders_changed(self) -> None:
         """Give up what waits for leaders that are replaced."""
         later = []
@@ -154,7 +163,7 @@ class Connections:
                     **self._cluster.login,
                 )
         except (OSError, TimeoutError, RuntimeError, KafkaConnectionError) as error:
-            reason = f"{error or 'no answer'}"
+            reason = str(error) or "no answer in time"
             self._cluster.away.happens(node, f"at {address[0]}:{address[1]}: {reason}")
             raise KafkaConnectionError(f"broker {node} at {address[0]}:{address[1]}: {reason}") from error
         self._open[node] = conn
@@ -190,7 +199,9 @@ class Cluster:
         #: How to log in, in aiokafka's words.
         self.login = {name: value for name, value in connection(config).items() if name != "bootstrap_servers"}
         #: What is logged of brokers that do not answer.
-        self.away = OngoingBy(log, "broker %s does not answer")
+        self.away = OngoingBy(log, "broker %s does not answer", after_s=NEWS_S)
+        #: And of partitions that nothing can be written to, whoever writes.
+        self.not_written = OngoingBy(log, "%s-%d is not written to yet", after_s=NEWS_S)
         self._name = name
         self._names = list(names)
         self._addresses: dict[int, tuple[str, int]] = {}
@@ -248,6 +259,10 @@ class Cluster:
     def nodes(self) -> list[int]:
         """The brokers that are known."""
         return list(self._addresses)
+
+    def waiting_for(self) -> set[Place]:
+        """The partitions whose leaders have not answered a request for some time, whoever sent it."""
+        return {place for user in self._users for place in user.waiting_for()}
 
     def is_denied(self, topic: str) -> bool:
         """Whether the last answer refused to describe a topic."""

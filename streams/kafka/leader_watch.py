@@ -23,7 +23,8 @@ EVERY_S = 1.0
 class LeaderWatch:
     """Asks the other replicas of some partitions, once a second, whether they know a newer leader.
 
-    `places`: the partitions that are read or written now, by full topic name. Where a newer leader is known, the
+    `places`: the partitions that are read or written now, by full topic name. Besides those, whatever partition's
+    leader has not answered for some time is looked at. Where a newer leader is known, the
     metadata are asked for again, and the cluster tells who uses the old leader. One small request to each broker; none
     where partitions have one replica.
     """
@@ -53,7 +54,8 @@ class LeaderWatch:
     async def look(self) -> None:
         """Ask once, and wait for the answers, at most ROUND_S and the time that connecting takes."""
         by_node: dict[int, dict[str, list[tuple[int, int, int, int]]]] = defaultdict(lambda: defaultdict(list))
-        for place in self._places():
+        # What is waited for is looked at, too: partitions that are being given up are written to until that is done.
+        for place in {*self._places(), *self._cluster.waiting_for()}:
             leader = self._cluster.leader(*place)
             if leader is None:
                 self._cluster.doubt()

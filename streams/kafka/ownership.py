@@ -32,7 +32,7 @@ from aiokafka.errors import (
 )
 from aiokafka.protocol.transaction import AddPartitionsToTxnRequest, EndTxnRequest, InitProducerIdRequest
 
-from streams.kafka.cluster import Cluster
+from streams.kafka.cluster import NEWS_S, Cluster
 from streams.kafka.coordinators import Coordinators
 from streams.kafka.producer import Numbers, Producer, Sent
 from streams.kafka.record_batch import Owner, RecordBatch
@@ -80,7 +80,7 @@ class Fences:
     def __init__(self, cluster: Cluster) -> None:
         self._cluster = cluster
         self._coordinators = Coordinators(cluster, "ownership")
-        self._away = Ongoing(log, "partitions cannot be taken over yet")
+        self._away = Ongoing(log, "partitions cannot be taken over yet", after_s=NEWS_S)
         self._places: dict[str, tuple[Owner, list[Place]]] = {}
 
     async def stop(self) -> None:

@@ -24,7 +24,6 @@ from streams.kafka.cluster import Cluster
 from streams.kafka.protocol import Produce, Produced
 from streams.kafka.record_batch import Owner, RecordBatch
 from streams.kafka.records import Place
-from streams.logs import OngoingBy
 
 log = logging.getLogger(__name__)
 
@@ -130,7 +129,6 @@ class Producer:
     def __init__(self, cluster: Cluster, purpose: str) -> None:
         self._cluster = cluster
         self._connections = cluster.connections(purpose)
-        self._not_written = OngoingBy(log, "%s-%d is not written to yet")
         #: Batches that are not done, in the order in which they came.
         self._waiting: list[Sent] = []
         self._under_way: set[asyncio.Task[bool]] = set()
@@ -282,13 +280,13 @@ class Producer:
             sent = by_place[topic, partition]
             error = for_code(code)
             if not code or error is DuplicateSequenceNumber:
-                if self._not_written:
-                    self._not_written.over(sent.place)
+                if self._cluster.not_written:
+                    self._cluster.not_written.over(sent.place)
                 sent.end(offset)
             elif error.retriable or (error is OutOfOrderSequenceNumber and not self._is_first(sent)):
-                # That a partition has moved is no news.
-                if not error.invalid_metadata:
-                    self._not_written.happens(sent.place, error.__name__)
+                # That a partition has moved is no news, nor is what stood behind what did not get through.
+                if not error.invalid_metadata and error is not OutOfOrderSequenceNumber:
+                    self._cluster.not_written.happens(sent.place, error.__name__)
                 passed = False
             else:
                 self._refuse([sent], error(topic) if error is TopicAuthorizationFailedError else error())

@@ -25,6 +25,7 @@ from streams.kafka.cluster import (
     APART_S,
     ASKED_AT_ONCE,
     CONNECT_S,
+    HANGS_S,
     LATE_S,
     NOBODY,
     Cluster,
@@ -622,6 +623,19 @@ def test_a_request_that_waits_for_a_connection_is_given_up_with_its_leader_too(c
             await waiting
         assert now() <= 10.0 + connects_after_s + LATE_S
         await connections.close()
+
+
+def test_what_is_waited_for_is_known_after_a_while_and_until_it_is_answered() -> None:
+    @in_a_world
+    async def scenario(world: World) -> None:
+        connections, waiting = await _asked_of_leader(world, 10.0)
+        assert world.cluster.waiting_for() == set()
+        await asyncio.sleep(2 * HANGS_S)
+        assert world.cluster.waiting_for() == {PLACE}
+        await connections.close()
+        with pytest.raises(KafkaConnectionError):
+            await waiting
+        assert world.cluster.waiting_for() == set()
 
 
 def test_partitions_are_told_apart_by_topic() -> None:

@@ -63,6 +63,21 @@ def test_each_broker_is_asked_once_for_all_that_it_follows() -> None:
         assert world.wire.timeouts == {"watch": ROUND_S}
 
 
+def test_what_a_leader_does_not_answer_is_looked_at_though_it_is_not_read_any_more() -> None:
+    """Partitions that are given up are written to until that is done."""
+
+    @in_a_world(THREE)
+    async def scenario(world: World) -> None:
+        world.watched = []
+        world.wire.hanging = {(TOPIC, 1)}
+        world.codes[3, (TOPIC, 1)] = FENCED_LEADER_EPOCH
+        await world.watch.look()
+        assert {sent.node: sent.asked for sent in world.wire.fetches()} == {
+            node: {(TOPIC, 1): (6, NOWHERE, 1)} for node in (1, 3)
+        }
+        assert len(world.wire.doubts) == 1
+
+
 def test_where_there_is_one_replica_nobody_is_asked() -> None:
     @in_a_world({0: Leader(1, 5, (1,)), 1: Leader(2, 5)})
     async def scenario(world: World) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import logging
 from collections.abc import Awaitable, Callable, Mapping
 from types import SimpleNamespace
 from typing import Any
@@ -27,6 +28,7 @@ from streams.kafka.producer import MOST_UNDER_WAY, Delivery, Numbers, Producer, 
 from streams.kafka.protocol import Produced
 from streams.kafka.record_batch import Owner, RecordBatch
 from streams.kafka.records import Place
+from streams.logs import OngoingBy
 from tests.engine.waiting import until
 
 OWNER = Owner(7, 3)
@@ -50,6 +52,7 @@ class Broker:
         self.followed: set[str] = set()
         self.known = [LEADER]
         self.is_closed = False
+        self.not_written = OngoingBy(logging.getLogger(__name__), "%s-%d is not written to yet")
 
     def connections(self, _: str) -> Broker:
         return self

@@ -45,6 +45,8 @@ class Wire:
         self.timeouts: dict[str, float] = {}
         self.known: list[int] = [1, 2, 3]
         self.closed = 0
+        #: What requests wait for that their leaders do not answer.
+        self.hanging: set[Place] = set()
         #: What is to happen when somebody doubts.
         self.on_doubt: Callable[[], None] = lambda: None
 
@@ -65,6 +67,9 @@ class Wire:
         self.doubt()
         await asyncio.sleep(0.1)
         return True
+
+    def waiting_for(self) -> set[Place]:
+        return self.hanging
 
     def doubt(self) -> None:
         self.doubts.append(now())
