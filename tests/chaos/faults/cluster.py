@@ -8,8 +8,11 @@ from tests.chaos.driver import Round
 from tests.chaos.faults.loads import behind_opt_outs
 from tests.chaos.faults.registry import cluster_fault
 from tests.cluster import SESSION_S
-from tests.integration.harness import CHANGES, REQUESTS
+from tests.integration.harness import CHANGES, REQUESTS, wait_for
 
+#: A worker's session, a broker's, and the time in which a replaced leader is noticed, on a busy machine. A produce that
+#: waits for a broker that hangs would take longer by itself.
+TAKEN_OVER_WITHIN_S = 25.0
 #: How long a leader is cut off at least.
 CUT_S = 2 * SESSION_S
 
@@ -167,6 +170,28 @@ def lag(round_: Round) -> None:
     round_.cluster.join(node)
     round_.goes_on()
     round_.cluster.wait_until_whole()
+
+
+@cluster_fault("a leader SIGSTOP as partitions are given up")
+def suspend_as_partitions_are_given_up(round_: Round) -> None:
+    """Who is left does not wait for the broker that hangs, which is woken only when all partitions are taken over."""
+    round_.goes_on()
+    victim = round_.pick()
+    coordinator = round_.cluster.group_coordinator(round_.world.config.group)
+    node = round_.rng.choice(round_.cluster.others(coordinator))
+    round_.cluster.suspend(node)
+    victim.kill()
+    left = [worker for worker in round_.workers if worker.running]
+    wait_for(
+        "all partitions to be taken over while a broker hangs",
+        lambda: sum(worker.open_partitions() for worker in left) == round_.partitions,
+        TAKEN_OVER_WITHIN_S,
+    )
+    round_.cluster.resume(node)
+    round_.cluster.wait_until_whole()
+    victim.start()
+    round_.goes_on()
+    victim.ready()
 
 
 @cluster_fault("two of three brokers kill -9 and back", late=True)
