@@ -6,6 +6,7 @@ import asyncio
 import base64
 import hashlib
 import re
+from collections.abc import Callable
 from html import unescape
 from types import SimpleNamespace
 from typing import Any
@@ -73,10 +74,11 @@ class Desk:
             store.values[customer_key(settings.org_id, customer)] = state.encode()
         store.values[customer_key(settings.org_id, "erased")] = State(ERASED).encode()
 
-        async def ends(numbers: list[int]) -> dict[int, int]:
-            return dict.fromkeys(numbers, 0)
+        async def find_ends(numbers: set[int], on_end: Callable[[int, int], None]) -> None:
+            for number in numbers:
+                on_end(number, 0)
 
-        engine = SimpleNamespace(partitions={0: Partition(0, store)}, ends_of_changes=ends)  # type: ignore[arg-type]
+        engine = SimpleNamespace(partitions={0: Partition(0, store)}, find_ends=find_ends)  # type: ignore[arg-type]
         owners = Owners(self.config, engine, lambda _: NOWHERE)  # type: ignore[arg-type]
         self._app = FastAPI()
         pages = LinkPages(self.config, owners, self, lambda: self.now)  # type: ignore[arg-type]
