@@ -124,6 +124,8 @@ class LogReader:
         """What the partition's leader answers, without an error that is not among those `allowed`."""
         while True:
             leader = self._cluster.leader(*place)
+            if leader is None and self._cluster.is_denied(place[0]):
+                raise TopicAuthorizationFailedError(place[0])
             if leader is not None:
                 try:
                     answer = await self._connections.send_to_leader(leader.node, request(leader), {place: leader})

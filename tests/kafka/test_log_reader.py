@@ -399,6 +399,15 @@ def test_a_right_to_the_commits_that_is_missing_is_told(fault: Any) -> None:
             await world.reader.committed(GROUP_NAME, TOPIC, [0, 1])
 
 
+def test_a_topic_that_may_not_be_described_is_told_instead_of_waiting_for_its_leader() -> None:
+    @in_a_world
+    async def scenario(world: World) -> None:
+        del world.wire.leaders[PLACE]
+        world.wire.denied = {TOPIC}
+        with pytest.raises(TopicAuthorizationFailedError, match=TOPIC):
+            await world.reader.beginning(*PLACE)
+
+
 def test_stopping_closes_the_connections_that_are_its_own() -> None:
     @in_a_world
     async def scenario(world: World) -> None:

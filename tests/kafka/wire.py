@@ -45,6 +45,7 @@ class Wire:
         self.timeouts: dict[str, float] = {}
         self.known: list[int] = [1, 2, 3]
         self.closed = 0
+        self.denied: set[str] = set()
         #: What requests wait for that their leaders do not answer.
         self.hanging: set[Place] = set()
         #: What is to happen when somebody doubts.
@@ -67,6 +68,9 @@ class Wire:
         self.doubt()
         await asyncio.sleep(0.1)
         return True
+
+    def is_denied(self, topic: str) -> bool:
+        return topic in self.denied
 
     def waiting_for(self) -> set[Place]:
         return self.hanging
