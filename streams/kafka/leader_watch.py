@@ -10,8 +10,7 @@ from collections.abc import Callable, Iterable
 from aiokafka.errors import KafkaError
 
 from streams.kafka.cluster import Cluster
-from streams.kafka.protocol import Fetch
-from streams.kafka.read_barrier import FENCED_LEADER_EPOCH, NOWHERE, ROUND_S
+from streams.kafka.read_barrier import FENCED_LEADER_EPOCH, NOWHERE, ROUND_S, epoch_question
 from streams.kafka.records import Place
 
 log = logging.getLogger(__name__)
@@ -66,9 +65,8 @@ class LeaderWatch:
         await asyncio.gather(*(self._ask(node, topics) for node, topics in by_node.items()))
 
     async def _ask(self, node: int, topics: dict[str, list[tuple[int, int, int, int]]]) -> None:
-        request = Fetch(list(topics.items()), max_wait_ms=0, min_bytes=0, max_bytes=1, isolation_level=0)
         try:
-            found = await self._connections.send(node, request)
+            found = await self._connections.send(node, epoch_question(topics))
         except KafkaError as error:
             log.debug("broker %s does not say who leads: %r", node, error)
             return

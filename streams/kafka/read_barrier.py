@@ -59,6 +59,11 @@ class BarrierError(Exception):
 Settled = Callable[[Place, int], None]
 
 
+def epoch_question(topics: Mapping[str, list[tuple[int, int, int, int]]]) -> Fetch:
+    """A Fetch that is answered at once and reads one byte at most, of partitions as `Fetch` takes them, by topic."""
+    return Fetch(list(topics.items()), max_wait_ms=0, min_bytes=0, max_bytes=1, isolation_level=0)
+
+
 class Confirmation:
     """Whether some leaders were the newest at a moment after this was made, as soon as it is known."""
 
@@ -136,10 +141,9 @@ class ReadBarrier:
         """Whether a replica tells an epoch that it knows from one that it does not; None if it does not answer."""
         found = []
         for more in (0, 1):
-            topics = [(topic, [(number, epoch + more, NOWHERE, 1) for number, epoch in partitions])]
-            request = Fetch(topics, max_wait_ms=0, min_bytes=0, max_bytes=1, isolation_level=0)
+            asked = [(number, epoch + more, NOWHERE, 1) for number, epoch in partitions]
             try:
-                found.append(await self._connections.send(node, request))
+                found.append(await self._connections.send(node, epoch_question({topic: asked})))
             except IncompatibleBrokerVersion:
                 return False
             except KafkaError:
@@ -294,8 +298,7 @@ class _Round:
                 by_node[node][topic].append((number, self._leaders[place].epoch, NOWHERE, 1))
         send = self._barrier._connections.send
         for node, topics in by_node.items():
-            fetch = Fetch(list(topics.items()), max_wait_ms=0, min_bytes=0, max_bytes=1, isolation_level=0)
-            self._await(node, self._fetched(node, send(node, fetch)))
+            self._await(node, self._fetched(node, send(node, epoch_question(topics))))
         for node, listed in unsure.items():
             self._await(node, self._listed(node, send(node, ListOffsets(listed.items()))))
 
